@@ -1,0 +1,76 @@
+"""A clip and its labels: what every corpus reader hands to the pipeline (pipeline step: clips in)."""
+
+import collections
+import dataclasses
+import hashlib
+import pathlib
+from collections.abc import Iterable, Sequence
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+  """One recording with its label. A film file is both `picture` and `sound`; half a clip has one of them.
+
+  Attributes:
+    id: unique in its corpus.
+    picture: the file that holds the face, or None.
+    sound: the file that holds the voice, or None.
+    speaker: who speaks; speakers, never clips, are dealt to training and test.
+    emotion: the class label, a word.
+    corpus: the corpus's name.
+    sentence: what is said, where known.
+    group: the published speaker group, where there is one.
+    role: 'evaluate', or 'train_only' for a clip that may be learnt from and is never judged.
+    split: 'train' | 'held' | 'test' where the corpus fixes a single fold (rule 'fixed').
+  """
+
+  id: str
+  picture: pathlib.Path | None
+  sound: pathlib.Path | None
+  speaker: str
+  emotion: str
+  corpus: str
+  sentence: str | None = None
+  group: str | None = None
+  role: str = 'evaluate'
+  split: str | None = None
+
+  @property
+  def files(self) -> list[pathlib.Path]:
+    """The media files of the clip, each once."""
+    return list(dict.fromkeys(path for path in (self.picture, self.sound) if path is not None))
+
+
+def classes(clips: Iterable[Clip]) -> list[str]:
+  """The emotions that are judged, sorted: the order of every label, score and confusion matrix."""
+  return sorted({clip.emotion for clip in clips if clip.role == 'evaluate'})
+
+
+def check(clips: Sequence[Clip]) -> None:
+  """Refuses a clip list that no experiment can be run on.
+
+  Raises:
+    ValueError: no clips, an id used twice, a clip without media, or fewer than two emotions.
+  """
+  if not any(clip.role == 'evaluate' for clip in clips):
+    raise ValueError('the corpus holds no clips to evaluate; check config.data.root')
+  twice = [name for name, count in collections.Counter(clip.id for clip in clips).items() if count > 1]
+  if twice:
+    raise ValueError(f'clip ids must be unique; used more than once: {", ".join(twice[:5])}')
+  empty = [clip.id for clip in clips if not clip.files]
+  if empty:
+    raise ValueError(f'clips without sound and without picture: {", ".join(empty[:5])}')
+  if len(classes(clips)) < 2:
+    raise ValueError(f'at least two emotions are needed; the corpus has only {classes(clips)}')
+  unknown = sorted({clip.emotion for clip in clips} - set(classes(clips)))
+  if unknown:
+    raise ValueError(f'train_only clips hold emotions that are never judged: {", ".join(unknown)}')
+
+
+def content_hash(path: pathlib.Path) -> str:
+  """SHA-256 of a file's bytes, in hex (a missing or unreadable file has the hash of its error's kind)."""
+  try:
+    with open(path, 'rb') as file:
+      return hashlib.file_digest(file, 'sha256').hexdigest()
+  except OSError as error:
+    return f'{type(error).__name__}:{path.name}'

@@ -1,0 +1,67 @@
+"""Clip vectors to emotions: a linear SVM on min-max features (pipeline step: decide; method.md A5).
+
+The fitted machine is a dict of plain arrays, saved without pickle.
+"""
+
+import numpy as np
+
+Arrays = dict[str, np.ndarray]
+
+
+def fit(features: np.ndarray, labels: np.ndarray, *, c: float, classes: int) -> Arrays:
+  """Fits LIBSVM's linear machine, one against one, on features scaled to [0, 1] by these very rows.
+
+  Args:
+    features: [clips, F].
+    labels: int [clips], class indices.
+    c: penalty.
+    classes: C, of which some may be missing here.
+
+  Returns:
+    arrays: low, spread [F]; coefficients [pairs, F], intercepts [pairs]; present [k], the classes that were seen;
+    classes [].
+
+  Raises:
+    ValueError: all rows have one label.
+  """
+  from sklearn.svm import SVC
+
+  present = np.unique(labels)
+  if len(present) < 2:
+    raise ValueError(f'{len(labels)} training clips, all of class {present}: an SVM needs clips of two emotions')
+  low, spread = features.min(0), np.ptp(features, axis=0)
+  spread = np.where(spread > 0, spread, 1).astype(np.float32)
+  machine = SVC(kernel='linear', C=c).fit((features - low) / spread, labels)
+  sign = -1.0 if len(present) == 2 else 1.0  # scikit-learn turns the sign of a two-class machine
+  return {
+    'low': low,
+    'spread': spread,
+    'coefficients': sign * np.asarray(machine.coef_),
+    'intercepts': sign * machine.intercept_,
+    'present': present,
+    'classes': np.asarray(classes),
+  }
+
+
+def scores(arrays: Arrays, features: np.ndarray) -> np.ndarray:
+  """One score a class: votes of the pairwise machines, ties broken by their summed margins (scikit-learn's 'ovr').
+
+  Args:
+    arrays: from `fit`.
+    features: [clips, F].
+
+  Returns:
+    float [clips, C]; the highest is the verdict, -inf stands at classes that the training clips did not have.
+  """
+  margins = ((features - arrays['low']) / arrays['spread']) @ arrays['coefficients'].T + arrays['intercepts']
+  count = len(arrays['present'])
+  votes, confidence = np.zeros((len(features), count)), np.zeros((len(features), count))
+  pairs = [(first, second) for first in range(count) for second in range(first + 1, count)]
+  for (first, second), margin in zip(pairs, margins.T, strict=True):
+    votes[:, first] += margin >= 0
+    votes[:, second] += margin < 0
+    confidence[:, first] += margin
+    confidence[:, second] -= margin
+  result = np.full((len(features), int(arrays['classes'])), -np.inf)
+  result[:, arrays['present']] = votes + confidence / (3 * (np.abs(confidence) + 1))
+  return result

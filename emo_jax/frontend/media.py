@@ -1,0 +1,115 @@
+"""Media files to arrays: the one place where containers and codecs are opened (pipeline step: clips in).
+
+Everything is streamed, so a long clip never lies whole in memory. PyAV does the decoding (its wheel brings FFmpeg's
+libraries). Frame counts, durations and average rates that containers claim are never used: they are missing or wrong
+in FLV and MKV files and in some MP4 files; only what is really decoded counts.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+
+class UnreadableMedia(ValueError):
+  """A file that holds nothing that can be decoded; the message says which file and why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Streams:
+  """Which streams a media file has. `rate` is the sample rate in Hz, 0 where there is no sound."""
+
+  picture: bool
+  sound: bool
+  rate: int
+
+
+def _open(path: str) -> Any:
+  import av
+
+  try:
+    return av.open(str(path))
+  except (av.error.FFmpegError, OSError) as error:
+    raise UnreadableMedia(f'{path}: cannot be opened as sound or film ({error}); is it a media file?') from error
+
+
+def _decoded(path: str, container: Any, **stream: int) -> Iterator[Any]:
+  """The decoded frames of one stream. What comes before an error in mid-file is kept: half a clip is still a clip."""
+  import av
+
+  seen = False
+  try:
+    for frame in container.decode(**stream):
+      seen = True
+      yield frame
+  except (av.error.FFmpegError, OSError) as error:
+    if not seen:
+      raise UnreadableMedia(f'{path}: the {next(iter(stream))} stream cannot be decoded ({error})') from error
+
+
+def probe(path: str) -> Streams:
+  """Looks which streams a file has. Cover pictures of sound files do not count as film.
+
+  Raises:
+    UnreadableMedia: nothing in the file can be decoded.
+  """
+  import av
+
+  with _open(path) as container:
+    video = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+    audio = container.streams.audio
+    if not video and not audio:
+      raise UnreadableMedia(f'{path}: holds neither sound nor picture')
+    return Streams(bool(video), bool(audio), int(audio[0].rate or 0) if audio else 0)
+
+
+def sound(path: str) -> Iterator[np.ndarray]:
+  """The first channel of a file's sound at its native rate (method.md A1), in blocks.
+
+  Yields:
+    float32 [samples], full scale 1.
+
+  Raises:
+    UnreadableMedia: no sound could be decoded.
+  """
+  import av
+
+  with _open(path) as container:
+    if not container.streams.audio:
+      raise UnreadableMedia(f'{path}: has no sound')
+    to_float = av.AudioResampler(format='fltp')  # the sample format alone: rate and channels stay as they are
+    seen = False
+    for frame in _decoded(path, container, audio=0):
+      frame.pts = None  # gaps in the time stamps are not filled with silence
+      for block in to_float.resample(frame):
+        seen = True
+        yield block.to_ndarray()[0]
+    if not seen:
+      raise UnreadableMedia(f'{path}: its sound stream holds no samples')
+
+
+def frames(path: str) -> Iterator[tuple[float, np.ndarray]]:
+  """The frames of a film with the times at which they are shown.
+
+  Yields:
+    time in seconds from the container's zero, uint8 RGB [H, W, 3].
+
+  Raises:
+    UnreadableMedia: no picture could be decoded.
+  """
+  with _open(path) as container:
+    if not container.streams.video:
+      raise UnreadableMedia(f'{path}: has no picture')
+    container.streams.video[0].thread_type = 'AUTO'
+    last = -np.inf
+    for frame in _decoded(path, container, video=0):
+      # A frame without a time stamp follows the one before at the stream's nominal rate.
+      time = (
+        frame.time if frame.time is not None else max(last, 0.0) + 1 / float(container.streams.video[0].base_rate or 25)
+      )
+      if time > last:
+        last = time
+        yield time, frame.to_ndarray(format='rgb24')
+    if last == -np.inf:
+      raise UnreadableMedia(f'{path}: its picture stream holds no frames')

@@ -1,0 +1,120 @@
+"""Clips to segments of 655 ms: which log-mel columns and which 16 face frames belong together.
+
+A segment is a window of 64 log-mel frames, every 30 frames (method.md A1), and the face frames whose time stamps lie
+in it (contract.md, Frames to 16). Segments are indices into the store, never copies.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from emo_jax.frontend.audio import half_up
+
+FRAMES = 16
+MOST_TRIMMED = 24  # with more frames than this in a window the frame rate is high: they are thinned, not trimmed
+
+
+@dataclasses.dataclass(frozen=True)
+class Segments:
+  """N segments of many clips, clip by clip.
+
+  Attributes:
+    clip: int32 [N], index of the clip in the clip list.
+    start: int32 [N], first log-mel frame.
+    frames: int32 [N, 16], indices of the face frames.
+    has_audio, has_face: bool [N], which halves there are.
+  """
+
+  clip: np.ndarray
+  start: np.ndarray
+  frames: np.ndarray
+  has_audio: np.ndarray
+  has_face: np.ndarray
+
+  def __len__(self) -> int:
+    return len(self.clip)
+
+  def take(self, rows: np.ndarray) -> 'Segments':
+    """The segments at `rows` (indices or a mask)."""
+    return Segments(*(getattr(self, field.name)[rows] for field in dataclasses.fields(self)))
+
+  @staticmethod
+  def join(parts: Sequence['Segments']) -> 'Segments':
+    """One table of several clips' segments."""
+    return Segments(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in dataclasses.fields(Segments)))
+
+
+def window_count(frames: int, *, length: int, shift: int) -> int:
+  """Windows in a spectrogram: drop-remainder; a sound shorter than a window is padded to one (contract.md)."""
+  return 1 + max(frames - length, 0) // shift
+
+
+def choose_frames(inside: np.ndarray) -> np.ndarray:
+  """16 of the frames that lie in a window (contract.md, Frames to 16).
+
+  More than 24: evenly spaced. 17 to 24: trimmed at both ends, an odd one from the end. Fewer than 16: the last and the
+  first repeated alternately.
+
+  Args:
+    inside: int [n], n >= 1, the frames' indices in order.
+
+  Returns:
+    int [16].
+  """
+  count = len(inside)
+  if count > MOST_TRIMMED:
+    return inside[half_up(np.linspace(0, count - 1, FRAMES))]
+  if count > FRAMES:
+    front = (count - FRAMES) // 2
+    return inside[front : front + FRAMES]
+  missing = FRAMES - count
+  return np.concatenate([np.repeat(inside[:1], missing // 2), inside, np.repeat(inside[-1:], missing - missing // 2)])
+
+
+def of_clip(
+  clip: int,
+  columns: int,
+  column_s: float,
+  times: np.ndarray,
+  confidence: np.ndarray,
+  *,
+  length: int,
+  shift: int,
+) -> Segments:
+  """The segments of one clip. The sound decides how many there are; without sound, the picture does.
+
+  Args:
+    clip: the clip's index.
+    columns: log-mel frames that the clip has, 0 without sound.
+    column_s: seconds between log-mel frames (shift in samples over the rate).
+    times: float [F], when each face frame is shown, in seconds.
+    confidence: float [F], 0 where a frame has no face.
+    length, shift: of a window, in log-mel frames.
+  """
+  frame_s = 0.025  # the last frame of a window reaches 25 ms beyond its start: 63 x 10 + 25 = 655 ms
+  if columns:
+    count = window_count(columns, length=length, shift=shift)
+  elif len(times):
+    picture_s = times[-1] - times[0] + (np.median(np.diff(times)) if len(times) > 1 else 0.0)
+    count = window_count(1 + int((picture_s - frame_s) / column_s), length=length, shift=shift)
+  else:
+    count = 0
+  start = np.arange(count) * shift
+  begin = start * column_s + (0.0 if columns or not len(times) else times[0])
+  first = np.searchsorted(times, begin - 1e-9)  # a frame shown just at the window's start is in it
+  last = np.searchsorted(times, begin + (length - 1) * column_s + frame_s - 1e-9)
+  frames = np.zeros((count, FRAMES), np.int32)
+  has_face = np.zeros(count, bool)
+  for row in range(count):
+    inside = np.arange(first[row], last[row])
+    if len(inside):
+      frames[row] = choose_frames(inside)
+      has_face[row] = np.mean(confidence[frames[row]] > 0) >= 0.5
+  return Segments(
+    clip=np.full(count, clip, np.int32),
+    start=start.astype(np.int32),
+    frames=frames,
+    has_audio=np.full(count, columns > 0),
+    has_face=has_face,
+  )

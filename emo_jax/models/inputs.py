@@ -1,0 +1,104 @@
+"""What stands between the store and the networks, on the device: sound images, face clips, their augmentation.
+
+All draws belong to rows (one key each), so they do not depend on the number of devices.
+"""
+
+import jax
+import jax.numpy as jnp
+
+
+def deltas(x: jax.Array) -> jax.Array:
+  """Slope over five frames along the last axis, the edges replicated (method.md A1, N = 2).
+
+  d[t] = sum over n = 1, 2 of n (c[t + n] - c[t - n]) / (2 (1 + 4)).
+
+  Args:
+    x: [..., time].
+  """
+  padded = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(2, 2)], mode='edge')
+  shifted = lambda n: jax.lax.slice_in_dim(padded, 2 + n, 2 + n + x.shape[-1], axis=-1)
+  return (shifted(1) - shifted(-1) + 2 * (shifted(2) - shifted(-2))) / 10
+
+
+def sound_image(log_mel: jax.Array) -> jax.Array:
+  """Static, delta and delta-delta of a window, all computed inside it (method.md A1): [B, 64, T] -> [B, 64, T, 3]."""
+  first = deltas(log_mel)
+  return jnp.stack([log_mel, first, deltas(first)], axis=-1)
+
+
+def resized(images: jax.Array, size: int) -> jax.Array:
+  """Bilinear resize of the two axes before the channels: [..., h, w, c] -> [..., size, size, c]."""
+  if images.shape[-3:-1] == (size, size):
+    return images
+  return jax.image.resize(images, (*images.shape[:-3], size, size, images.shape[-1]), 'bilinear')
+
+
+def _hidden_band(key: jax.Array, length: int, widest: int) -> jax.Array:
+  """True on a random stretch of 0 to `widest` places out of `length`."""
+  key_width, key_start = jax.random.split(key)
+  width = jax.random.randint(key_width, (), 0, widest + 1)
+  start = jax.random.randint(key_start, (), 0, length - width + 1)
+  place = jnp.arange(length)
+  return (place >= start) & (place < start + width)
+
+
+def mask_sound(images: jax.Array, keys: jax.Array, *, time: int, mel: int) -> jax.Array:
+  """Hides one random stretch of time and one of mel bands in each image (0 is the training mean after the z-score).
+
+  Args:
+    images: [B, 64, T, 3], z-scored.
+    keys: [B] random keys.
+    time, mel: widest stretch, in frames and in bands; 0 for none.
+  """
+
+  def one(image: jax.Array, key: jax.Array) -> jax.Array:
+    bands = _hidden_band(jax.random.fold_in(key, 0), image.shape[0], mel)
+    frames = _hidden_band(jax.random.fold_in(key, 1), image.shape[1], time)
+    return jnp.where((bands[:, None] | frames[None, :])[..., None], 0.0, image)
+
+  return jax.vmap(one)(images, keys)
+
+
+def vary_faces(faces: jax.Array, keys: jax.Array, *, flip: bool, shift: int, brightness: float) -> jax.Array:
+  """One random mirroring, shift and gain for all frames of each clip: movement stays what it was.
+
+  Args:
+    faces: [B, 16, h, w, 3], centred on 0.
+    keys: [B] random keys.
+    flip: mirror half of the clips.
+    shift: farthest shift in pixels, edges replicated.
+    brightness: widest relative change of the gain.
+  """
+
+  def one(clip: jax.Array, key: jax.Array) -> jax.Array:
+    key_flip, key_shift, key_gain = jax.random.split(key, 3)
+    if flip:
+      clip = jnp.where(jax.random.bernoulli(key_flip), clip[:, :, ::-1], clip)
+    if shift:
+      moved = jax.random.randint(key_shift, (2,), 0, 2 * shift + 1)
+      padded = jnp.pad(clip, ((0, 0), (shift, shift), (shift, shift), (0, 0)), mode='edge')
+      clip = jax.lax.dynamic_slice(padded, (0, moved[0], moved[1], 0), clip.shape)
+    return clip * (1 + jax.random.uniform(key_gain, minval=-brightness, maxval=brightness))
+
+  return jax.vmap(one)(faces, keys)
+
+
+def scaled_faces(faces: jax.Array, *, scaling: str) -> jax.Array:
+  """Pixels of 0 to 255 to what the network takes.
+
+  Args:
+    faces: uint8 or float [B, 16, h, w, 3].
+    scaling: 'fixed' maps 0..255 to -1..1; 'segment' gives each channel of each segment mean 0 and deviation 1, which
+      takes much of the speaker's skin and light away.
+
+  Raises:
+    ValueError: another word.
+  """
+  faces = faces.astype(jnp.float32)
+  if scaling == 'fixed':
+    return faces / 127.5 - 1
+  if scaling == 'segment':
+    axes = (1, 2, 3)
+    spread = jnp.std(faces, axes, keepdims=True)
+    return (faces - jnp.mean(faces, axes, keepdims=True)) / jnp.maximum(spread, 1.0)
+  raise ValueError(f'visual.scaling={scaling!r}: use fixed or segment')

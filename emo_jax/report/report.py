@@ -1,0 +1,188 @@
+"""The result of an experiment: predictions.csv, report.json, report.md (pipeline step: report)."""
+
+import csv
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from emo_jax import provenance, stages
+from emo_jax.evaluation import metrics
+from emo_jax.report import pictures
+
+if TYPE_CHECKING:
+  from emo_jax.experiment import Experiment
+
+MEANING = {
+  'audio': 'sound alone: SVM on the 2-D CNN',
+  'visual': 'face alone: SVM on the 3-D CNN',
+  'concat': 'both joined: SVM, no DBN',
+  'hybrid': 'both fused by the DBN: SVM',
+}
+
+
+def split_record(x: 'Experiment') -> dict[str, Any]:
+  """split.json: the rule, the folds' speakers, a digest of both."""
+  split = [{'train': fold.train, 'held': fold.held, 'test': fold.test} for fold in x.folds]
+  record = {'rule': x.config.data.rule, 'folds': split}
+  return {**record, 'digest': stages.digest(record)}
+
+
+def write_rejected(x: 'Experiment') -> None:
+  """rejected.csv: the clips of which neither half can be used, with the reason."""
+  with open(x.workdir / 'rejected.csv', 'w', newline='', encoding='utf-8') as file:
+    table = csv.writer(file)
+    table.writerow(['id', 'file', 'reason'])
+    for clip, record in zip(x.clips, x.records, strict=True):
+      if not record['audio'] and not record['faces']:
+        table.writerow([clip.id, ' '.join(str(path) for path in clip.files), record['reason']])
+
+
+def load_scores(x: 'Experiment') -> list[dict[str, dict[int, np.ndarray]]]:
+  """Of each fold and method: clip index -> scores [C]."""
+  folds = []
+  for folder in x.made['decide']:
+    of_fold = {}
+    for method in MEANING:
+      with np.load(folder / f'{method}_scores.npz', allow_pickle=False) as file:
+        of_fold[method] = dict(zip(file['clip'].tolist(), file['scores'], strict=True))
+    folds.append(of_fold)
+  return folds
+
+
+def judge_method(x: 'Experiment', scores: list[dict[str, dict[int, np.ndarray]]], method: str) -> dict[str, Any]:
+  """accuracy, uar, confusion over all judged clips, the same per fold and per speaker."""
+  size = len(x.classes)
+  truth = np.array([x.classes.index(clip.emotion) for clip in x.clips])
+  tables, per_speaker, per_fold = [], {}, []
+  for fold, of_fold in zip(x.folds, scores, strict=True):
+    clips = np.array(sorted(of_fold[method]), int)
+    verdicts = np.array([np.argmax(of_fold[method][clip]) for clip in clips], int)
+    tables.append(metrics.confusion(truth[clips], verdicts, classes=size))
+    judged = fold.test if x.config.data.judge == 'test' else fold.held
+    summary = metrics.summary(tables[-1])
+    per_fold.append({f'{x.config.data.judge}_speakers': list(judged), **summary})
+    for speaker in judged:
+      own = np.array([x.clips[clip].speaker == speaker for clip in clips], bool)
+      own_table = metrics.confusion(truth[clips[own]], verdicts[own], classes=size)
+      per_speaker[speaker] = metrics.summary(own_table)
+  whole = np.sum(tables, axis=0)
+  return {**metrics.summary(whole), 'confusion': whole.tolist(), 'per_fold': per_fold, 'per_speaker': per_speaker}
+
+
+def write_predictions(x: 'Experiment', scores: list[dict[str, dict[int, np.ndarray]]]) -> None:
+  """predictions.csv: a row for each judged clip; empty cells where a method lacked the half it needs."""
+  with open(x.workdir / 'predictions.csv', 'w', newline='', encoding='utf-8') as file:
+    table = csv.writer(file)
+    columns = [c for m in MEANING for c in (m, *(f'{m}:{emotion}' for emotion in x.classes))]
+    table.writerow(['fold', 'clip', 'speaker', 'truth', *columns])
+    for number, of_fold in enumerate(scores):
+      for clip in sorted(set().union(*of_fold.values())):
+        row: list[Any] = [number, x.clips[clip].id, x.clips[clip].speaker, x.clips[clip].emotion]
+        for method in MEANING:
+          if clip in of_fold[method]:
+            values = of_fold[method][clip]
+            row += [x.classes[int(np.argmax(values))], *(f'{value:.6f}' for value in values)]
+          else:
+            row += [''] * (1 + len(x.classes))
+        table.writerow(row)
+
+
+def write(x: 'Experiment') -> None:
+  """Writes all of it, and prints the table."""
+  scores = load_scores(x)
+  write_predictions(x, scores)
+  judged = {clip for of_fold in scores for of_method in of_fold.values() for clip in of_method}
+  half = {
+    clip.id: record['reason']
+    for clip, record in zip(x.clips, x.records, strict=True)
+    if record['reason'] and (record['audio'] or record['faces'])
+  }
+  result = {
+    'corpus': x.config.data.corpus,
+    'protocol': 'inductive',
+    'leaks_allowed': bool(x.config.data.allow_leaks),
+    'judged': x.config.data.judge,
+    'classes': x.classes,
+    'clips': len(judged),
+    'speakers': len({x.clips[clip].speaker for clip in judged}),
+    'rejected': sum(not record['audio'] and not record['faces'] for record in x.records),
+    'half_clips': half,
+    'seed': x.config.seed,
+    'nets_seed': x.config.seed if x.config.nets_seed is None else x.config.nets_seed,
+    'split_digest': split_record(x)['digest'],
+    'configurations_seen_by_test': provenance.look_count(x.cache, x.clips, x.config.to_dict()),
+    'methods': {method: judge_method(x, scores, method) for method in MEANING},
+  }
+  (x.workdir / 'report.json').write_text(json.dumps(result, indent=1) + '\n')
+  for method, of_method in result['methods'].items():
+    pictures.confusion(x.workdir / f'confusion_{method}.png', np.array(of_method['confusion']), x.classes, title=method)
+  pictures.faces(x.workdir / 'faces.png', x.store, x.segments, x.clips)
+  (x.workdir / 'report.md').write_text(markdown(result, _stage_seconds(x)))
+  print(console_table(result))
+
+
+def console_table(result: dict[str, Any]) -> str:
+  """The table of the methods, for people."""
+  who = 'unseen' if result['judged'] == 'test' else 'held'
+  lines = [
+    f'{result["clips"]} clips of {result["speakers"]} {who} speakers, {len(result["classes"])} emotions, '
+    f'chance {1 / len(result["classes"]):.3f}',
+    f'{"method":8} {"accuracy":>8} {"uar":>7}',
+  ]
+  lines += [f'{m:8} {r["accuracy"]:8.3f} {r["uar"]:7.3f}   {MEANING[m]}' for m, r in result['methods'].items()]
+  if result['leaks_allowed']:
+    lines.append('Leaks were allowed: these figures are NOT speaker-independent.')
+  return '\n'.join(lines)
+
+
+def _stage_seconds(x: 'Experiment') -> dict[str, float]:
+  """Seconds that each stage took, over all runs in this work directory."""
+  seconds: dict[str, float] = {}
+  for line in (x.workdir / 'provenance.jsonl').read_text().splitlines():
+    entry = json.loads(line)
+    if entry['event'] == 'stage':
+      seconds[entry['stage']] = seconds.get(entry['stage'], 0.0) + entry['seconds']
+  return seconds
+
+
+def _table(head: list[str], rows: list[list[Any]]) -> list[str]:
+  lines = ['| ' + ' | '.join(head) + ' |', '|' + ' --- |' * len(head)]
+  return lines + ['| ' + ' | '.join(map(str, row)) + ' |' for row in rows]
+
+
+def markdown(result: dict[str, Any], seconds: dict[str, float]) -> str:
+  """report.md: what was judged, the methods, the speakers, the halves that were missing, where the time went."""
+  methods = result['methods']
+  speakers = sorted(next(iter(methods.values()))['per_speaker'])
+  lines = [f'# {result["corpus"]}: {result["clips"]} clips, {result["speakers"]} speakers', '']
+  lines += [
+    'Speakers in training and test never overlap.'
+    if not result['leaks_allowed']
+    else '**NOT speaker-independent: leaks were allowed.**'
+  ]
+  lines += [
+    f"Protocol: {result['protocol']}. Judged: {result['judged']} speakers. Seed {result['seed']}, networks' seed "
+    f'{result["nets_seed"]}. Configurations that have seen these test speakers, seeds apart, as this cache knows: '
+    f'{result["configurations_seen_by_test"]}.',
+    '',
+  ]
+  lines += _table(
+    ['method', 'what it is', 'clips', 'accuracy', 'UAR'],
+    [[m, MEANING[m], r['clips'], f'{r["accuracy"]:.3f}', f'{r["uar"]:.3f}'] for m, r in methods.items()],
+  )
+  lines += ['', 'Accuracy of each speaker:', '']
+  lines += _table(
+    ['speaker', *methods],
+    [[s, *(f'{r["per_speaker"][s]["accuracy"]:.3f}' for r in methods.values())] for s in speakers],
+  )
+  lines += ['', *(f'![{m}](confusion_{m}.png)' for m in methods), '', 'Aligned faces, a row for each speaker:', '']
+  lines += ['![faces](faces.png)', '']
+  if result['rejected']:
+    lines += [f'{result["rejected"]} clips could not be used at all: rejected.csv.', '']
+  if result['half_clips']:
+    lines += ['Half clips, used where one half is enough:', '']
+    lines += [f'- {name}: {reason}' for name, reason in result['half_clips'].items()] + ['']
+  lines += ['Seconds spent in each stage before this one, all runs of this work directory together:', '']
+  lines += _table(['stage', 'seconds'], [[name, f'{spent:.1f}'] for name, spent in seconds.items()])
+  return '\n'.join(lines) + '\n'

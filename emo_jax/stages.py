@@ -1,0 +1,49 @@
+"""A stage is a folder named by what it depends on: done once, shared by all experiments, never stale.
+
+The digest covers the stage's part of the config, the VERSION of its code, the clips that it reads and the digests of
+the stages above it. A folder is filled under the name `<digest>.partial`, which is where an interrupted run goes on,
+and renamed when it is whole.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+
+def digest(key: Any) -> str:
+  """16 hex digits that name a JSON value. Equal values have equal digests, whatever the order of their keys."""
+  return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def _only_writer(path: pathlib.Path) -> Iterator[None]:
+  """Two experiments may share a cache: the second waits while the first fills the same folder."""
+  with open(path, 'w') as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    yield
+
+
+def run(cache: pathlib.Path, name: str, key: Any, work: Callable[[pathlib.Path], None]) -> pathlib.Path:
+  """The folder of a stage, made by `work(folder)` unless it is there already.
+
+  Args:
+    cache: where all stages lie.
+    name: of the stage; a folder in the cache.
+    key: a JSON value that holds all that the stage's result depends on; written beside the result.
+    work: fills the folder that it is given; called again on the same folder after an interruption.
+  """
+  folder = cache / name / digest(key)
+  if folder.exists():
+    return folder
+  partial = folder.with_suffix('.partial')
+  partial.mkdir(parents=True, exist_ok=True)
+  with _only_writer(partial / 'lock'):
+    if not folder.exists():
+      work(partial)
+      (partial / 'key.json').write_text(json.dumps(key, sort_keys=True, indent=1) + '\n')
+      partial.rename(folder)
+  return folder

@@ -1,0 +1,51 @@
+"""Which rows make up a batch: pure in (seed, step), so that resuming needs no iterator state."""
+
+import functools
+from collections.abc import Callable
+
+import numpy as np
+
+from emo_jax.training import rngs
+
+Rows = tuple[np.ndarray, np.ndarray]
+
+
+def steps_per_epoch(count: int, batch: int) -> int:
+  """Steps that see each of `count` rows once; the last one may be partly empty."""
+  return -(-count // batch)
+
+
+def padded(rows: np.ndarray, batch: int) -> Rows:
+  """Fills up to `batch` rows with row 0 under mask 0: int32 [G], float32 [G]."""
+  filled = np.zeros(batch, np.int32)
+  filled[: len(rows)] = rows
+  return filled, (np.arange(batch) < len(rows)).astype(np.float32)
+
+
+def shuffled_rows(
+  count: int, batch: int, *, padded_to: int, seed: int, names: tuple[str | int, ...]
+) -> Callable[[int], Rows]:
+  """The rows of each training step: every epoch a new permutation of all rows.
+
+  Args:
+    count: rows there are.
+    batch: rows a step.
+    padded_to: G >= batch, so that rows divide by the devices; the order of the rows does not depend on it.
+    seed, names: of the random stream.
+
+  Returns:
+    step -> (rows int32 [G], mask float32 [G]).
+  """
+  order = functools.lru_cache(maxsize=2)(lambda epoch: rngs.shuffled(seed, epoch, count, *names))
+  per_epoch = steps_per_epoch(count, batch)
+
+  def rows(step: int) -> Rows:
+    epoch, turn = divmod(step, per_epoch)
+    return padded(order(epoch)[turn * batch : (turn + 1) * batch], padded_to)
+
+  return rows
+
+
+def rows_in_order(count: int, batch: int) -> list[Rows]:
+  """All rows once, in order, for prediction."""
+  return [padded(np.arange(first, min(first + batch, count)), batch) for first in range(0, count, batch)]

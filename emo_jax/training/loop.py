@@ -1,0 +1,98 @@
+"""The training loop: every network, RBM and fine-tuning runs through it.
+
+Order of an iteration, fixed: batch, step, (metrics every `log_every`: fetch, check, write), (checkpoint every
+`save_every`). A run that was interrupted goes on after its last checkpoint and ends in the same bytes.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from emo_jax.training import checkpoint, parallel
+from emo_jax.training.metrics import Metrics
+
+Tree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Watch:
+  """How a training is watched and saved.
+
+  Attributes:
+    metrics: where its numbers go.
+    tick: called with the number of steps done, for a progress bar.
+    log_every: steps between fetches of metrics from the device.
+    save_every: steps between checkpoints.
+  """
+
+  metrics: Metrics
+  tick: Callable[[int], Any]
+  log_every: int
+  save_every: int
+
+
+def _report(name: str, first: int, sums: list[Tree], watch: Watch) -> None:
+  """Fetches the sums of some steps, refuses numbers that are not finite, writes the means."""
+  for step, values in enumerate(jax.device_get(sums), start=first):
+    count = float(values['count'])
+    means = {key: float(value) / max(count, 1.0) for key, value in values.items() if key != 'count'}
+    broken = [key for key, value in means.items() if not np.isfinite(value)]
+    if broken:
+      raise FloatingPointError(
+        f'{name}: {", ".join(broken)} became {means[broken[0]]} at step {step}; '
+        'lower the learning rate of this part of the config, or look at its input'
+      )
+    watch.metrics.write(name, step, means)
+  watch.metrics.flush()
+
+
+def fit(
+  step: Callable[[Tree, Tree, jax.Array], tuple[Tree, Tree]],
+  state: Tree,
+  batch_at: Callable[[int], dict[str, np.ndarray]],
+  key: jax.Array,
+  *,
+  steps: int,
+  name: str,
+  folder: pathlib.Path,
+  watch: Watch,
+) -> Tree:
+  """Trains for `steps` steps.
+
+  Args:
+    step: pmapped (state, batch, key) -> (state, sums); sums hold 'count' and summed metrics.
+    state: the initial state, a tree of arrays; used unless a checkpoint is found.
+    batch_at: step -> host arrays [G, ...]; pure, so that resuming needs no more than the step.
+    key: of this training's random stream; the step folds its number in.
+    steps: to reach.
+    name: of the training, for metrics and messages.
+    folder: of its checkpoints.
+    watch: metrics, progress and how often to save.
+
+  Returns:
+    the final state as numpy arrays.
+
+  Raises:
+    FloatingPointError: a metric became NaN or infinite.
+  """
+  with checkpoint.checkpoints(folder) as saved:
+    state = saved.restore(state)
+    first = int(state['step'])
+    watch.tick(first)
+    state, key = parallel.replicate((state, key))
+    sums: list[Tree] = []
+    for number in range(first, steps):
+      state, summed = step(state, parallel.shard(batch_at(number)), key)
+      sums.append(summed)
+      done = number + 1
+      if done % watch.log_every == 0 or done % watch.save_every == 0 or done == steps:
+        _report(name, done - len(sums), sums, watch)
+        watch.tick(len(sums))
+        sums = []
+      if done % watch.save_every == 0 and done < steps:
+        saved.save(done, state)
+    return jax.tree.map(np.asarray, jax.device_get(state))

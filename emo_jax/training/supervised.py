@@ -1,0 +1,184 @@
+"""Learning from labels: both networks on segments, and the DBN's fine-tuning (pipeline steps: audio, visual net)."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from emo_jax.models import inputs
+from emo_jax.models.alexnet import AlexNet
+from emo_jax.models.c3d import C3D
+from emo_jax.training import batches, loop, optim, parallel, rngs
+
+Tree = Any
+Read = Callable[[np.ndarray], np.ndarray]  # rows [G] -> the network's input [G, ...]
+Forward = Callable[[Tree, jax.Array, jax.Array | None], tuple[jax.Array, jax.Array]]
+AUGMENT = 100  # told apart from the dropout layers' numbers when folded into a row's key
+
+
+class Network(NamedTuple):
+  """A classifier and its compiled steps, built once for all folds.
+
+  Attributes:
+    forward: (variables, input [B, ...], keys [B] | None) -> logits [B, C], features [B, F]. Variables hold 'params'
+      and 'statistics' (arrays fitted to training rows and not learnt, possibly none).
+    train_step, predict_step: mapped over the devices.
+  """
+
+  forward: Forward
+  train_step: Callable[..., tuple[Tree, Tree]]
+  predict_step: Callable[[Tree, Tree], Tree]
+
+
+def build(forward: Forward, optim_config: Any) -> Network:
+  """Compiles a forward function into training and prediction steps."""
+  direction = optim.direction(optim_config)
+
+  def train_step(state: Tree, batch: Tree, key: jax.Array) -> tuple[Tree, Tree]:
+    keys = rngs.row_keys(key, state['step'], batch['row'])
+
+    def loss_sum(params: Tree) -> tuple[jax.Array, jax.Array]:
+      logits, _ = forward({'params': params, 'statistics': state['statistics']}, batch['input'], keys)
+      losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch['label'])
+      return jnp.sum(losses * batch['mask']), logits
+
+    (loss, logits), gradient = jax.value_and_grad(loss_sum, has_aux=True)(state['params'])
+    right = (jnp.argmax(logits, -1) == batch['label']) * batch['mask']
+    sums = {'count': jnp.sum(batch['mask']), 'loss': loss, 'accuracy': jnp.sum(right)}
+    gradient, sums = parallel.total((gradient, sums))
+    gradient = jax.tree.map(lambda g: g / sums['count'], gradient)
+    updates, opt = direction.update(gradient, state['opt'], state['params'])
+    rate = optim.learning_rate(optim_config, state['step'], state['steps'])
+    params = jax.tree.map(lambda p, u: p - rate * u, state['params'], updates)
+    return {**state, 'params': params, 'opt': opt, 'step': state['step'] + 1}, sums
+
+  def predict_step(variables: Tree, batch: Tree) -> Tree:
+    return forward(variables, batch['input'], None)
+
+  return Network(forward, parallel.train_step(train_step), parallel.predict_step(predict_step))
+
+
+def apply(model: nn.Module, variables: Tree, x: jax.Array, keys: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+  """The model with these variables' parameters: logits [B, C], features [B, F]."""
+  return cast(tuple[jax.Array, jax.Array], model.apply({'params': variables['params']}, x, keys))
+
+
+def augment_keys(keys: jax.Array) -> jax.Array:
+  """[B] keys for augmentation, apart from those of dropout."""
+  return jax.vmap(lambda key: jax.random.fold_in(key, AUGMENT))(keys)
+
+
+def audio_network(config: Any, *, classes: int) -> tuple[Network, AlexNet]:
+  """AlexNet on sound images: deltas, z-score by training statistics on the 64 x 64 map, masks, resize."""
+  model = AlexNet(classes, width=config.width, form=config.form, norm=config.norm, dropout=config.dropout)
+
+  def forward(variables: Tree, log_mel: jax.Array, keys: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    statistics = variables['statistics']
+    images = (inputs.sound_image(log_mel) - statistics['mean']) / statistics['deviation']
+    if keys is not None:
+      images = inputs.mask_sound(images, augment_keys(keys), time=config.mask_time, mel=config.mask_mel)
+    return apply(model, variables, inputs.resized(images, config.size), keys)
+
+  return build(forward, config.optim), model
+
+
+def visual_network(config: Any, *, classes: int) -> tuple[Network, C3D]:
+  """C3D on face clips: scaling, resize, mirroring, shift, gain."""
+  model = C3D(classes, width=config.width, norm=config.norm, dropout=config.dropout)
+
+  def forward(variables: Tree, faces: jax.Array, keys: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    clips = inputs.resized(inputs.scaled_faces(faces, scaling=config.scaling), config.size)
+    if keys is not None:
+      clips = inputs.vary_faces(
+        clips, augment_keys(keys), flip=config.flip, shift=config.shift, brightness=config.brightness
+      )
+    return apply(model, variables, clips, keys)
+
+  return build(forward, config.optim), model
+
+
+def image_statistics(read: Read, count: int, batch: int) -> dict[str, np.ndarray]:
+  """Mean and deviation of the sound images of all training rows, pixel by pixel: float32 [64, T, 3] (method.md A1).
+
+  A pixel that never varies has deviation 1, so that it becomes 0.
+  """
+  size = parallel.rows_a_step(batch)
+
+  def sums(batch: Tree) -> Tree:
+    images = inputs.sound_image(batch['input']) * batch['mask'][:, None, None, None]
+    return jnp.sum(images, 0), jnp.sum(jnp.square(images), 0)
+
+  step = parallel.sum_step(sums)
+  mean, square = 0.0, 0.0
+  for rows, mask in batches.rows_in_order(count, size):
+    first, second = jax.device_get(step(parallel.shard({'input': read(rows), 'mask': mask})))
+    mean, square = mean + first.astype(np.float64) / count, square + second.astype(np.float64) / count
+  deviation = np.sqrt(np.maximum(square - np.square(mean), 0))
+  deviation = np.where(deviation > 1e-3, deviation, 1.0)
+  return {'mean': np.asarray(mean, np.float32), 'deviation': np.asarray(deviation, np.float32)}
+
+
+def statistics_like(modality: str, length: int) -> dict[str, np.ndarray]:
+  """The shapes of a network's statistics: of sound images [64, length, 3]; face clips have none."""
+  image = np.zeros((64, length, 3), np.float32)
+  return {'mean': image, 'deviation': image} if modality == 'audio' else {}
+
+
+def train(
+  network: Network,
+  variables: Tree,
+  read: Read,
+  labels: np.ndarray,
+  *,
+  batch: int,
+  epochs: int,
+  optim_config: Any,
+  seed: int,
+  names: tuple[str | int, ...],
+  **fit: Any,
+) -> Tree:
+  """Trains on labelled rows and returns the variables of the last epoch (contract.md: no choice is made from data).
+
+  Args:
+    network: from `build`.
+    variables: 'params' and 'statistics' to start from.
+    read: rows [G] -> input arrays.
+    labels: int [N] class indices.
+    batch: global batch size, G.
+    epochs: passes over all rows.
+    optim_config: the one that the network was built with.
+    seed: of the random streams, with `names`.
+    fit: name, folder and watch, as loop.fit has them.
+  """
+  size = parallel.rows_a_step(batch)
+  rows_at = batches.shuffled_rows(len(labels), batch, padded_to=size, seed=seed, names=names)
+  steps = epochs * batches.steps_per_epoch(len(labels), batch)
+
+  def batch_at(step: int) -> dict[str, np.ndarray]:
+    rows, mask = rows_at(step)
+    return {'input': read(rows), 'label': labels[rows].astype(np.int32), 'mask': mask, 'row': rows}
+
+  state = {
+    **variables,
+    'opt': optim.direction(optim_config).init(variables['params']),
+    'step': np.asarray(0, np.int32),
+    'steps': np.asarray(steps, np.int32),
+  }
+  key = rngs.stream(seed, *names, 'draws')
+  state = loop.fit(network.train_step, state, batch_at, key, steps=steps, **fit)
+  return {'params': state['params'], 'statistics': state['statistics']}
+
+
+def predict(network: Network, variables: Tree, read: Read, count: int, *, batch: int) -> tuple[np.ndarray, np.ndarray]:
+  """Logits [N, C] and features [N, F] of rows 0..N-1, float32."""
+  variables = parallel.replicate(variables)
+  outputs = []
+  for rows, mask in batches.rows_in_order(count, parallel.rows_a_step(batch)):
+    logits, features = network.predict_step(variables, parallel.shard({'input': read(rows)}))
+    outputs.append((logits[mask > 0], features[mask > 0]))
+  logits, features = (np.concatenate(part) for part in zip(*outputs, strict=True))
+  return logits, features

@@ -1,0 +1,26 @@
+"""Runs an experiment: python launch.py --config=configs/X.py --workdir=W [--config.a.b=value ...]."""
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment.', lock_config=True)
+WORKDIR = flags.DEFINE_string('workdir', None, 'Where results go, and stages unless config.cache is set.')
+flags.mark_flags_as_required(['config', 'workdir'])
+
+
+def main(argv: list[str]) -> None:
+  """Flags to experiment."""
+  if len(argv) > 1:
+    raise app.UsageError(f'unknown arguments {argv[1:]}; config fields are set by --config.a.b=value')
+  logging.set_verbosity(logging.WARNING)  # Orbax tells of every save
+  from emo_jax import experiment
+
+  try:
+    x = experiment.set_up(CONFIG.value, WORKDIR.value or '')
+  except ValueError as error:
+    raise SystemExit(f'launch.py: {error}') from error
+  experiment.run(x)
+
+
+if __name__ == '__main__':
+  app.run(main)
