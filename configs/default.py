@@ -24,7 +24,8 @@ def get_config() -> ml_collections.ConfigDict:
       'data': {
         'corpus': 'manifest',  # manifest, java_sed, demo
         'root': '',  # the corpus's folder, or the manifest's CSV
-        'options': {},  # what the corpus's reader takes besides
+        'java_sed': {'takes': False},  # learn from the sound-only takes as well
+        'demo': {'speakers': 8, 'takes': 4, 'seconds': 1.6, 'voice_noise': 0.5, 'face_noise': 0.5, 'seed': 0},
         'rule': 'loso',  # loso, groups:K, groups (the clips' own), fixed (the clips' own split)
         'held': 1,  # keep the next speaker or group out of training, to choose on; 0: the paper's protocol
         'judge': 'test',  # who is predicted at the end: test, or held while choosing

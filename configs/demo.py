@@ -14,10 +14,6 @@ def get_config() -> ml_collections.ConfigDict:
   """What differs from java_sed's slim networks."""
   config = java_sed.get_config()
   config.data.update({'corpus': 'demo', 'root': 'runs/demo_clips', 'rule': 'groups:4', 'held': 0})
-  with config.data.unlocked():
-    config.data.options = ml_collections.ConfigDict(
-      {'speakers': 8, 'takes': 4, 'seconds': 1.6, 'voice_noise': 0.5, 'face_noise': 0.5, 'seed': 0}
-    )
   config.audio.update({'epochs': 12})
   config.visual.update({'epochs': 8})
   config.fusion.update({'units': (256, 128)})

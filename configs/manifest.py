@@ -14,6 +14,5 @@ def get_config() -> ml_collections.ConfigDict:
   """What differs from java_sed."""
   config = java_sed.get_config()
   config.data.corpus = 'manifest'
-  config.data.options = {}
   config.data.rule = 'loso'
   return config

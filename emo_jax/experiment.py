@@ -113,14 +113,14 @@ def set_up(config: Any, workdir: str) -> Experiment:
   folder = pathlib.Path(workdir).absolute()
   folder.mkdir(parents=True, exist_ok=True)
   provenance.claim(folder, config.to_dict())
-  readers: dict[str, Callable[..., list[clip_list.Clip]]] = {
-    'java_sed': java_sed.read,
-    'manifest': manifest.read,
-    'demo': demo.read,
+  readers: dict[str, Callable[[Any], list[clip_list.Clip]]] = {
+    'java_sed': lambda data: java_sed.read(data.root, takes=data.java_sed.takes),
+    'manifest': lambda data: manifest.read(data.root),
+    'demo': lambda data: demo.read(data.root, **data.demo),
   }
   if config.data.corpus not in readers:
     raise ValueError(f'config.data.corpus={config.data.corpus!r}: use one of {", ".join(readers)}')
-  clips = readers[config.data.corpus](config.data.root, **config.data.options)
+  clips = readers[config.data.corpus](config.data)
   clip_list.check(clips)
   split = splitting.make_folds(
     clips, rule=config.data.rule, held=bool(config.data.held), allow_leaks=config.data.allow_leaks

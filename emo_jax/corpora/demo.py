@@ -1,9 +1,10 @@
 """The corpus that makes itself (pipeline step: clips in): drawn faces and synthetic voices in real film files.
 
 Every emotion is a pair of bits. The voice carries one (low arousal: dull timbre, pitch falling in every syllable;
-high: bright, rising), the face the other (frown, smile). So either modality alone is right in at most half of the clips, and
-only a fusion of both can reach all. How strongly a clip shows a bit is drawn from a normal distribution: with a noise of
-0.5 the best judge of that bit errs in norm.cdf(-1 / 0.5) = 2.3 % of the clips, however long it learns.
+high: bright, rising), the face the other (frown, smile).
+So either modality alone is right in at most half of the clips, and only a fusion of both can reach all. How strongly a
+clip shows a bit is drawn from a normal distribution: with a noise of 0.5 the best judge of that bit errs in
+norm.cdf(-1 / 0.5) = 2.3 % of the clips, however long it learns.
 """
 
 import collections

@@ -1,0 +1,29 @@
+# make demo: set up and run the main job. make test: set up, then format, lint, types, tests. See README.md.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-kill benchmarks clean
+
+demo: .venv/installed
+	$(BIN)/python launch.py --config=configs/demo.py --workdir=runs/demo
+
+test: .venv/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest -m 'not kill' -n 2 --cov --cov-report=term
+
+# SIGKILLs a real run in the middle of every stage; a few minutes.
+test-kill: .venv/installed
+	$(BIN)/pytest -m kill
+
+benchmarks: .venv/installed
+	$(BIN)/python benchmarks/conv3d.py
+
+.venv/installed: setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+clean:
+	rm -rf .venv runs

@@ -1,0 +1,151 @@
+"""launch.py on the tiny demo, from media files to the report."""
+
+import csv
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import time
+
+import pytest
+
+METHODS = ['audio', 'visual', 'concat', 'hybrid']
+STAGES = ['prepare', 'audio_net', 'visual_net', 'features', 'fusion', 'decide']
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory, clips, launch):
+  """An unbroken run."""
+  workdir = tmp_path_factory.mktemp('unbroken')
+  done = launch(workdir, f'data.root={clips}')
+  assert done.returncode == 0, done.stderr
+  return workdir, done.stdout
+
+
+def _files(folder: pathlib.Path) -> dict[str, int]:
+  return {str(path): path.stat().st_mtime_ns for path in sorted(folder.rglob('*')) if path.is_file()}
+
+
+def test_a_run_leaves_all_that_the_contract_names(finished):
+  workdir, printed = finished
+  report = json.loads((workdir / 'report.json').read_text())
+  assert report['classes'] == ['anger', 'contentment', 'happiness', 'sadness']
+  assert (report['clips'], report['speakers'], report['protocol'], report['leaks_allowed']) == (
+    12,
+    3,
+    'inductive',
+    False,
+  )
+  assert list(report['methods']) == METHODS
+  for name, method in report['methods'].items():
+    assert name in printed
+    confusion = method['confusion']
+    assert sum(map(sum, confusion)) == 12
+    assert [sum(row) for row in confusion] == [3, 3, 3, 3]  # rows are the truth
+    assert method['accuracy'] == sum(confusion[i][i] for i in range(4)) / 12
+    assert [fold['test_speakers'] for fold in method['per_fold']] == [['s01'], ['s02'], ['s03']]
+    assert sum(fold['clips'] * fold['accuracy'] for fold in method['per_fold']) == pytest.approx(
+      12 * method['accuracy']
+    )
+    assert (workdir / f'confusion_{name}.png').stat().st_size > 1000
+  split = json.loads((workdir / 'split.json').read_text())
+  assert split['digest'] == report['split_digest']
+  for name in ('config.json', 'provenance.jsonl', 'metrics.jsonl', 'rejected.csv', 'report.md', 'faces.png'):
+    assert (workdir / name).stat().st_size > 0
+  assert list((workdir / 'events').iterdir())
+  trained = {json.loads(line)['train'] for line in (workdir / 'metrics.jsonl').read_text().splitlines()}
+  assert trained == {
+    f'{stage}/fold_{fold}{part}'
+    for fold in range(3)
+    for stage, parts in (('audio_net', ['']), ('visual_net', ['']), ('fusion', ['/rbm0', '/rbm1', '/finetune']))
+    for part in parts
+  }
+
+
+def test_predictions_agree_with_the_report(finished):
+  workdir, _ = finished
+  report = json.loads((workdir / 'report.json').read_text())
+  with open(workdir / 'predictions.csv', newline='') as file:
+    rows = list(csv.DictReader(file))
+  assert len({row['clip'] for row in rows}) == len(rows) == 12
+  for method in METHODS:
+    right = 0
+    for row in rows:
+      scores = {emotion: float(row[f'{method}:{emotion}']) for emotion in report['classes']}
+      assert row[method] == max(scores, key=scores.get)
+      right += row[method] == row['truth']
+    assert right / 12 == report['methods'][method]['accuracy']
+
+
+def test_the_same_command_again_computes_nothing(finished, clips, launch):
+  workdir, _ = finished
+  before, predictions = _files(workdir / 'stages'), (workdir / 'predictions.csv').read_bytes()
+  lines = (workdir / 'metrics.jsonl').read_text()
+  done = launch(workdir, f'data.root={clips}')
+  assert done.returncode == 0, done.stderr
+  assert _files(workdir / 'stages') == before
+  assert (workdir / 'metrics.jsonl').read_text() == lines
+  assert (workdir / 'predictions.csv').read_bytes() == predictions
+
+
+def test_another_seed_shares_the_networks_in_a_cache(finished, clips, launch, tmp_path):
+  workdir, _ = finished
+  cache = workdir / 'stages'
+  before = {stage: len(list((cache / stage).iterdir())) for stage in STAGES}
+  done = launch(tmp_path, f'data.root={clips}', 'seed=1', 'nets_seed=0', f'cache={cache}')
+  assert done.returncode == 0, done.stderr
+  made = {stage: len(list((cache / stage).iterdir())) - before[stage] for stage in STAGES}
+  assert made == {'prepare': 0, 'audio_net': 0, 'visual_net': 0, 'features': 0, 'fusion': 3, 'decide': 3}
+  assert json.loads((tmp_path / 'report.json').read_text())['configurations_seen_by_test'] == 1  # seeds apart
+
+
+def test_another_config_in_the_same_workdir_is_refused(finished, clips, launch):
+  workdir, _ = finished
+  done = launch(workdir, f'data.root={clips}', 'svm.c=2.0')
+  assert done.returncode == 1
+  assert 'svm.c (1.0 there, 2.0 now)' in done.stderr
+  assert 'Traceback' not in done.stderr
+
+
+@pytest.mark.parametrize(
+  ('override', 'message'),
+  [
+    ('until=nowhere', 'use one of prepare, audio_net'),
+    ('data.judge=held', 'together with config.data.held=1'),
+    ('data.rule=groups:9', 'only 3 speakers'),
+    ('data.corpus=nobodys', 'use one of java_sed, manifest, demo'),
+    ('audio.norm=batch', 'use none or group'),
+    ('audio.size=32', 'at least 63 pixels'),
+    ('pool=max', "config.pool='max'"),
+  ],
+)
+def test_an_impossible_config_is_refused_in_a_sentence(clips, launch, tmp_path, override, message):
+  root = [] if override.startswith('data.corpus') else [f'data.root={clips}']
+  done = launch(tmp_path, *root, override)
+  assert done.returncode == 1
+  assert message in done.stderr
+  assert 'Traceback' not in done.stderr
+  assert not (tmp_path / 'stages').exists()
+
+
+@pytest.mark.kill
+def test_sigkill_in_the_middle_of_every_stage_changes_no_byte(finished, clips, command, tmp_path):
+  unbroken, _ = finished
+  environment = {**os.environ, 'JAX_PLATFORMS': 'cpu'}
+  log = open(tmp_path / 'log', 'w')  # noqa: SIM115 - the processes write into it
+  killed = []
+  for stage in STAGES:
+    run = subprocess.Popen(command(tmp_path / 'w', f'data.root={clips}'), stdout=log, stderr=log, env=environment)
+    while run.poll() is None and not list((tmp_path / 'w' / 'stages' / stage).glob('*.partial')):
+      time.sleep(0.001)
+    time.sleep(0.3 if stage.endswith('net') or stage == 'fusion' else 0.0)
+    if run.poll() is None:
+      run.send_signal(signal.SIGKILL)
+      killed.append(stage)
+    assert run.wait() in (0, -signal.SIGKILL), (tmp_path / 'log').read_text()
+  assert killed == STAGES
+  last = subprocess.run(command(tmp_path / 'w', f'data.root={clips}'), stdout=log, stderr=log, env=environment)
+  assert last.returncode == 0, (tmp_path / 'log').read_text()
+  log.close()
+  assert (tmp_path / 'w' / 'predictions.csv').read_bytes() == (unbroken / 'predictions.csv').read_bytes()

@@ -1,0 +1,101 @@
+"""Nothing of a test speaker reaches what is fitted: noise in place of their media and labels changes no byte of it."""
+
+import csv
+import json
+import pathlib
+import shutil
+
+import av
+import numpy as np
+import pytest
+
+FITTED = ('audio_net', 'visual_net', 'fusion')  # their Orbax trees; and every scaler and SVM
+
+
+def _noise(path: pathlib.Path, seed: int) -> None:
+  """A film of noise; its sound is noise too."""
+  rng = np.random.default_rng(seed)
+  with av.open(str(path), 'w', format='mp4') as container:
+    picture, sound = container.add_stream('libx264', rate=25), container.add_stream('aac', rate=44100, layout='mono')
+    picture.width, picture.height, picture.pix_fmt = 320, 240, 'yuv420p'
+    for _ in range(25):
+      frame = av.VideoFrame.from_ndarray(rng.integers(0, 256, (240, 320, 3), np.uint8), format='rgb24')
+      container.mux(picture.encode(frame))
+    wave = av.AudioFrame.from_ndarray(rng.normal(0, 0.1, (1, 44100)).astype(np.float32), format='fltp', layout='mono')
+    wave.rate = 44100
+    for packets in (picture.encode(), sound.encode(wave), sound.encode()):
+      container.mux(packets)
+
+
+def _manifest(folder: pathlib.Path, clips: pathlib.Path, *, spoilt: bool) -> pathlib.Path:
+  """Two speakers train, the third is tested: as it is, or with noise for clips and turned labels."""
+  emotions = sorted({path.stem.split('_')[0] for path in clips.glob('*/*.mp4')})
+  rows = []
+  for path in sorted(clips.glob('*/*.mp4')):
+    target = folder / path.relative_to(clips)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    speaker, emotion = path.parent.name, path.stem.split('_')[0]
+    test = speaker == 's03'
+    if test and spoilt:
+      # One clip keeps its face and voice, so that the spoilt fold still has halves of both kinds to predict.
+      emotion = emotions[(emotions.index(emotion) + 1) % len(emotions)]
+      if len(rows) % 2:
+        _noise(target, len(rows))
+      else:
+        shutil.copy(clips / 's01' / path.name, target)
+    else:
+      shutil.copy(path, target)
+    rows.append([target.relative_to(folder), speaker, emotion, 'test' if test else 'train'])
+  with open(folder / 'clips.csv', 'w', newline='') as file:
+    csv.writer(file).writerows([['path', 'speaker', 'emotion', 'split'], *rows])
+  return folder / 'clips.csv'
+
+
+def _fitted(stages: pathlib.Path) -> dict[str, dict[str, bytes]]:
+  """Every fitted array of a run: the restored Orbax trees and the .npz files, by name."""
+  import jax
+  import orbax.checkpoint as ocp
+
+  found: dict[str, dict[str, bytes]] = {}
+  for folder in sorted(path.parent for path in stages.glob('*/*/*/_METADATA')):
+    with ocp.StandardCheckpointer() as loader:
+      shapes = loader.metadata(folder).item_metadata.tree
+      like = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+      tree = loader.restore(folder, like)
+    arrays = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
+    name = f'{folder.parent.parent.name}/{folder.name}'
+    found[name] = {key: np.asarray(array).tobytes() for key, array in arrays.items()}
+  for path in [*stages.glob('*/*/*_svm.npz'), *stages.glob('*/*/*_scaler.npz')]:
+    with np.load(path, allow_pickle=False) as file:
+      found[f'{path.parent.parent.name}/{path.name}'] = {key: file[key].tobytes() for key in file}
+  return found
+
+
+@pytest.fixture(scope='module')
+def runs(tmp_path_factory, clips, launch):
+  """Stages and reports of two runs, the honest and the spoilt one, in caches of their own."""
+  found = []
+  for spoilt in (False, True):
+    folder = tmp_path_factory.mktemp('spoilt' if spoilt else 'honest')
+    manifest = _manifest(folder, clips, spoilt=spoilt)
+    settings = ('data.corpus=manifest', 'data.rule=fixed', f'data.root={manifest}')
+    done = launch(folder / 'w', *settings)
+    assert done.returncode == 0, done.stderr
+    found.append((_fitted(folder / 'w' / 'stages'), json.loads((folder / 'w' / 'report.json').read_text())))
+  return found
+
+
+def test_every_fitted_artefact_is_the_same_byte_for_byte(runs):
+  (honest, _), (spoilt, _) = runs
+  names = {'audio_net/network', 'visual_net/network', 'fusion/dbn', 'fusion/rbm0', 'fusion/rbm1'}
+  names |= {f'fusion/{modality}_scaler.npz' for modality in ('audio', 'visual')}
+  names |= {f'decide/{method}_svm.npz' for method in ('audio', 'visual', 'concat', 'hybrid')}
+  assert set(honest) == set(spoilt) == names
+  for name in names:
+    assert honest[name]
+    assert honest[name] == spoilt[name], name
+
+
+def test_the_spoilt_clips_really_were_other_clips(runs):
+  (_, honest), (_, spoilt) = runs
+  assert honest['methods']['audio']['confusion'] != spoilt['methods']['audio']['confusion']

@@ -1,0 +1,261 @@
+"""The store: arrays as numpy writes them, clips prepared once and whole, halves that are missing and why."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from emo_jax.corpora.clip import Clip, content_hash
+from emo_jax.frontend import audio, faces, media, segments
+from emo_jax.frontend.store import Store, append_npy, prepare_clip
+
+Encode = Callable[..., pathlib.Path]
+SETTINGS: dict[str, Any] = {
+  'sound': {'low_hz': 20.0, 'high_hz': 8000.0},
+  'faces': {'every': 1, 'min_face': 0.2, 'hold': 0.5, 'size': (30, 22)},
+}
+RATE = 16000
+
+
+@pytest.mark.parametrize('dtype', [np.float32, np.uint8, np.float64])
+def test_blocks_in_rows_make_the_file_that_numpy_saves(tmp_path: pathlib.Path, dtype: type) -> None:
+  whole = np.random.default_rng(0).integers(0, 255, (2345, 3, 4)).astype(dtype)
+  assert append_npy(tmp_path / 'a.npy', iter(np.split(whole, [1, 9, 1000]))) == 2345
+  np.save(tmp_path / 'b.npy', whole)
+  assert (tmp_path / 'a.npy').read_bytes() == (tmp_path / 'b.npy').read_bytes()
+
+
+def test_blocks_in_columns_make_the_file_that_numpy_saves(tmp_path: pathlib.Path) -> None:
+  whole = np.asfortranarray(np.random.default_rng(0).normal(size=(64, 1234)).astype(np.float32))
+  assert append_npy(tmp_path / 'a.npy', iter(np.split(whole, [10, 11, 900], axis=1)), fortran=True) == 1234
+  np.save(tmp_path / 'b.npy', whole)
+  assert (tmp_path / 'a.npy').read_bytes() == (tmp_path / 'b.npy').read_bytes()
+  np.testing.assert_array_equal(np.load(tmp_path / 'a.npy', mmap_mode='r'), whole)
+
+
+def test_no_blocks_leave_no_file(tmp_path: pathlib.Path) -> None:
+  assert append_npy(tmp_path / 'a.npy', iter(())) == 0
+  assert append_npy(tmp_path / 'a.npy', iter([np.zeros((0, 3))])) == 0
+  assert not list(tmp_path.iterdir())
+
+
+def noise(seconds: float, *, seed: int = 0, rate: int = RATE) -> np.ndarray:
+  return np.random.default_rng(seed).integers(-9000, 9000, (1, round(seconds * rate))).astype(np.int16)
+
+
+def clip_of(picture: pathlib.Path | None, sound: pathlib.Path | None) -> Clip:
+  return Clip('a', picture=picture, sound=sound, speaker='s', emotion='joy', corpus='made')
+
+
+def prepared(clip: Clip, folder: pathlib.Path) -> dict[str, Any]:
+  return prepare_clip(clip, {str(path): content_hash(path) for path in clip.files}, str(folder), SETTINGS)
+
+
+def store_of(folder: pathlib.Path, *clips: Clip, **options: bool) -> Store:
+  return Store(folder, [prepared(clip, folder) for clip in clips], length=64, shift=30, **options)
+
+
+@pytest.fixture
+def found(monkeypatch: pytest.MonkeyPatch) -> None:
+  """A detector that sees a face in every frame but those that are darker than 20."""
+  seen = np.array([10.0, 5.0, 40.0, 40.0]), np.array([[22.0, 20.0], [38.0, 20.0]])
+  monkeypatch.setattr(faces, '_find', lambda image, near, smallest: seen if image.mean() > 20 else None)
+
+
+def greys(*levels: int) -> list[np.ndarray]:
+  return [np.full((48, 64, 3), level, np.uint8) for level in levels]
+
+
+@pytest.fixture
+def sound(encode: Encode, tmp_path: pathlib.Path) -> Clip:
+  return clip_of(None, encode(tmp_path / 'a.wav', wave=noise(1.2), sound='pcm_s16le', rate=RATE))
+
+
+def test_windows_are_cut_from_the_spectrogram(sound: Clip, tmp_path: pathlib.Path) -> None:
+  store = store_of(tmp_path / 'store', sound)
+  table = store.table()
+  assert table.start.tolist() == [0, 30] and table.has_audio.all() and not table.has_face.any()
+  whole = next(audio.log_mel(iter([noise(1.2)[0] / np.float32(32768)]), RATE, low=20.0, high=8000.0))
+  windows = store.audio(table)
+  assert windows.shape == (2, 64, 64) and windows.dtype == np.float32
+  np.testing.assert_allclose(windows, [whole[:, :64], whole[:, 30:94]], atol=1e-4)
+  assert store.facts(0, 'audio')['rate'] == RATE and store.facts(0, 'audio')['column_s'] == 0.01
+
+
+def test_seconds_of_a_column_come_from_the_shift_in_samples(encode: Encode, tmp_path: pathlib.Path) -> None:
+  path = encode(tmp_path / 'a.wav', wave=noise(0.5), sound='pcm_s16le', rate=22050)
+  assert store_of(tmp_path / 'store', clip_of(None, path)).facts(0, 'audio')['column_s'] == 221 / 22050
+
+
+def test_a_short_sound_is_padded_with_its_edge_or_refused(encode: Encode, tmp_path: pathlib.Path, sound: Clip) -> None:
+  short = clip_of(None, encode(tmp_path / 'b.wav', wave=noise(0.3), sound='pcm_s16le', rate=RATE))
+  store = store_of(tmp_path / 'store', sound, short)
+  table = store.table()
+  assert table.clip.tolist() == [0, 0, 1]
+  window = store.audio(table)[2]
+  columns = 1 + (4800 - 400) // 160
+  assert (window[:, columns:] == window[:, columns - 1 : columns]).all() and np.ptp(window[0, :columns]) > 1
+  assert store_of(tmp_path / 'store', sound, short, refuse_short=True).table().clip.tolist() == [0, 0]
+
+
+def test_a_long_clip_is_stored_whole_and_read_from_disk(encode: Encode, tmp_path: pathlib.Path) -> None:
+  path = encode(tmp_path / 'a.wav', wave=noise(45.0), sound='pcm_s16le', rate=RATE)
+  store = store_of(tmp_path / 'store', clip_of(None, path))
+  columns = 1 + (45 * RATE - 400) // 160
+  assert columns > 4 * audio.CHUNK
+  table = store.table()
+  assert len(table) == 1 + (columns - 64) // 30
+  assert isinstance(store._array(store.records[0]['audio']), np.memmap)
+  last = noise(45.0)[0, int(table.start[-1]) * 160 :] / np.float32(32768)
+  whole = next(audio.log_mel(iter([last]), RATE, low=20.0, high=8000.0))
+  np.testing.assert_allclose(store.audio(table.take(np.array([-1])))[0], whole[:, :64], atol=1e-4)
+
+
+def test_faces_are_the_aligned_frames_of_a_window(found: None, encode: Encode, tmp_path: pathlib.Path) -> None:
+  levels = [60, *range(64, 204, 7)]
+  path = encode(tmp_path / 'a.mp4', images=greys(*levels), wave=noise(0.84, rate=44100))
+  store = store_of(tmp_path / 'store', clip_of(path, path))
+  assert store.records[0]['reason'] == ''
+  table = store.table()
+  assert table.has_face.all() and table.has_audio.all() and table.frames[0].tolist() == list(range(16))
+  crops = store.faces(table.take(np.array([0])))
+  assert crops.shape == (1, 16, 30, 22, 3) and crops.dtype == np.uint8
+  assert crops.mean((0, 2, 3, 4)) == pytest.approx(levels[:16], abs=4)
+  facts = store.facts(0, 'faces')
+  assert facts['times'] == pytest.approx(np.arange(len(levels)) / 25)
+  assert facts['confidence'].shape == (len(levels),) and facts['eyes'].shape == (len(levels), 2, 2)
+
+
+def test_a_film_whose_second_pass_breaks_off_is_cut(
+  found: None, encode: Encode, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  path = encode(tmp_path / 'a.mp4', images=greys(*[90] * 40))
+  passes: Iterator[int | None] = iter([None, 20])
+  frames = media.frames
+  monkeypatch.setattr(media, 'frames', lambda name: iter(list(frames(name))[: next(passes)]))
+  store = store_of(tmp_path / 'store', clip_of(path, None))
+  assert store.table().frames.max() == 15 and len(store.table()) == 1  # 0.8 s, where 40 frames are 1.6 s
+
+
+def state(folder: pathlib.Path) -> dict[str, tuple[int, int, bytes]]:
+  files = [path for path in folder.rglob('*') if path.is_file()]
+  return {str(f.relative_to(folder)): (f.stat().st_mtime_ns, f.stat().st_ino, f.read_bytes()) for f in files}
+
+
+def test_a_second_call_touches_nothing(
+  found: None, encode: Encode, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  path = encode(tmp_path / 'a.mp4', images=greys(*[90] * 20), wave=noise(0.8, rate=44100))
+  record = prepared(clip_of(path, path), tmp_path / 'store')
+  before = state(tmp_path / 'store')
+  assert sorted(pathlib.Path(name).suffix for name in before) == ['.npy', '.npy', '.npz', '.npz']
+  monkeypatch.setattr(media, 'probe', lambda name: pytest.fail('opened again'))
+  assert prepared(clip_of(path, path), tmp_path / 'store') == record
+  assert state(tmp_path / 'store') == before
+
+
+@pytest.mark.parametrize('half', ['audio', 'faces'])
+def test_a_half_written_clip_is_made_again(found: None, encode: Encode, tmp_path: pathlib.Path, half: str) -> None:
+  path = encode(tmp_path / 'a.mp4', images=greys(*[90] * 20), wave=noise(0.8, rate=44100))
+  record = prepared(clip_of(path, path), tmp_path / 'store')
+  whole = {name: content for name, (*_, content) in state(tmp_path / 'store').items() if name.endswith('.npy')}
+  (tmp_path / 'store' / f'{record[half]}.npz').unlink()  # the facts come last: without them the array is not done
+  (tmp_path / 'store' / f'{record[half]}.npy').write_bytes(b'torn')
+  assert prepared(clip_of(path, path), tmp_path / 'store') == record
+  after = state(tmp_path / 'store')
+  assert {name: after[name][2] for name in whole} == whole
+  assert f'{record[half]}.npz' in after
+
+
+def test_an_interrupted_write_is_not_taken_for_done(
+  sound: Clip, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  replace = os.replace
+
+  def killed(source: Any, target: Any) -> None:
+    if str(target).endswith('.npz'):
+      raise KeyboardInterrupt
+    replace(source, target)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(os, 'replace', killed)
+    with pytest.raises(KeyboardInterrupt):
+      prepared(sound, tmp_path / 'store')
+  assert prepared(sound, tmp_path / 'store')['audio']
+  assert len(store_of(tmp_path / 'store', sound).table()) == 2
+
+
+def test_other_settings_and_other_bytes_are_kept_apart(encode: Encode, sound: Clip, tmp_path: pathlib.Path) -> None:
+  first = prepared(sound, tmp_path / 'store')
+  hashes = {str(sound.sound): content_hash(sound.files[0])}
+  other = {**SETTINGS, 'sound': {'low_hz': 20.0, 'high_hz': 4000.0}}
+  assert prepare_clip(sound, hashes, str(tmp_path / 'store'), other)['audio'] != first['audio']
+  again = clip_of(None, encode(tmp_path / 'b.wav', wave=noise(1.2, seed=1), sound='pcm_s16le', rate=RATE))
+  assert prepared(again, tmp_path / 'store')['audio'] != first['audio']
+  same = clip_of(None, encode(tmp_path / 'c.wav', wave=noise(1.2), sound='pcm_s16le', rate=RATE))
+  assert prepared(same, tmp_path / 'store')['audio'] == first['audio']  # the name does not matter
+
+
+@pytest.mark.parametrize('content', [b'', b'words, not a film\n' * 50])
+def test_what_cannot_be_decoded_is_rejected_with_the_reason(tmp_path: pathlib.Path, content: bytes) -> None:
+  path = tmp_path / 'bad.mp4'
+  path.write_bytes(content)
+  record = prepared(clip_of(path, path), tmp_path / 'store')
+  assert record['audio'] is None and record['faces'] is None
+  assert str(path) in record['reason'] and 'cannot be opened' in record['reason']
+  assert record['reason'].count(str(path)) == 1  # said once, not once for each half
+
+
+def test_a_missing_file_is_rejected_with_the_reason(tmp_path: pathlib.Path) -> None:
+  path = tmp_path / 'gone.mp4'
+  record = prepared(clip_of(path, path), tmp_path / 'store')
+  assert not record['audio'] and not record['faces'] and str(path) in record['reason']
+
+
+def test_a_film_without_sound_is_half_a_clip(found: None, encode: Encode, tmp_path: pathlib.Path) -> None:
+  path = encode(tmp_path / 'mute.mp4', images=greys(*[90] * 20))
+  record = prepared(clip_of(path, path), tmp_path / 'store')
+  assert record['audio'] is None and record['faces'] and record['reason'] == 'mute.mp4 has no sound'
+  table = store_of(tmp_path / 'store', clip_of(path, path)).table()
+  assert table.has_face.tolist() == [True] and table.has_audio.tolist() == [False]
+
+
+def test_a_sound_without_film_is_half_a_clip(sound: Clip, tmp_path: pathlib.Path) -> None:
+  record = prepared(dataclasses.replace(sound, picture=sound.sound), tmp_path / 'store')
+  assert record['audio'] and record['faces'] is None and record['reason'] == 'a.wav has no picture'
+
+
+def test_a_film_without_a_face_and_a_sound_below_one_frame_say_so(encode: Encode, tmp_path: pathlib.Path) -> None:
+  film = encode(tmp_path / 'a.mp4', images=greys(*[90] * 5))
+  click = encode(tmp_path / 'b.wav', wave=noise(0.02), sound='pcm_s16le', rate=RATE)
+  for _ in range(2):  # the second time from the store
+    record = prepared(clip_of(film, click), tmp_path / 'store')
+    assert not record['audio'] and not record['faces']
+    assert record['reason'] == 'the sound is shorter than one frame of 25 ms; no face was found'
+  assert len(store_of(tmp_path / 'store', clip_of(film, click)).table()) == 0
+
+
+def test_half_a_clip_that_is_not_asked_for_needs_no_reason(sound: Clip, tmp_path: pathlib.Path) -> None:
+  assert prepared(sound, tmp_path / 'store')['reason'] == ''
+
+
+def test_a_failed_clip_leaves_nothing_in_the_store(
+  sound: Clip, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  def broken(path: str) -> Iterator[np.ndarray]:
+    raise media.UnreadableMedia(f'{path}: broken')
+    yield np.zeros(0, np.float32)
+
+  monkeypatch.setattr(media, 'sound', broken)
+  assert prepared(sound, tmp_path / 'store')['reason'].endswith('broken')
+  assert state(tmp_path / 'store') == {}
+
+
+def test_when_every_clip_is_refused_the_table_is_empty(encode: Encode, tmp_path: pathlib.Path) -> None:
+  short = clip_of(None, encode(tmp_path / 'b.wav', wave=noise(0.3), sound='pcm_s16le', rate=RATE))
+  table = store_of(tmp_path / 'store', short, refuse_short=True).table()
+  assert isinstance(table, segments.Segments) and len(table) == 0
