@@ -136,13 +136,15 @@ def set_up(config: Any, workdir: str) -> Experiment:
 def run(x: Experiment) -> None:
   """Runs the stages in order, up to config.until. What is done is not done again."""
   provenance.note(x.workdir, event='start', **provenance.facts())
-  for name, stage in STAGES.items():
-    started = time.monotonic()
-    stage(x)
-    provenance.note(x.workdir, event='stage', stage=name, seconds=round(time.monotonic() - started, 2))
-    if name == x.config.until:
-      break
-  x.metrics.close()
+  try:
+    for name, stage in STAGES.items():
+      started = time.monotonic()
+      stage(x)
+      provenance.note(x.workdir, event='stage', stage=name, seconds=round(time.monotonic() - started, 2))
+      if name == x.config.until:
+        break
+  finally:
+    x.metrics.close()
 
 
 # prepare ------------------------------------------------------------------------------------------------------------

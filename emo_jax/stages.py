@@ -39,10 +39,11 @@ def run(cache: pathlib.Path, name: str, key: Any, work: Callable[[pathlib.Path],
   folder = cache / name / digest(key)
   if folder.exists():
     return folder
+  folder.parent.mkdir(parents=True, exist_ok=True)
   partial = folder.with_suffix('.partial')
-  partial.mkdir(parents=True, exist_ok=True)
-  with _only_writer(partial / 'lock'):
+  with _only_writer(folder.with_suffix('.lock')):  # beside the folder: a lock in it would be renamed with it
     if not folder.exists():
+      partial.mkdir(exist_ok=True)
       work(partial)
       (partial / 'key.json').write_text(json.dumps(key, sort_keys=True, indent=1) + '\n')
       partial.rename(folder)

@@ -34,9 +34,13 @@ def read(root: str) -> list[Clip]:
       raise ValueError(
         f'{root}: missing columns {missing}, unknown columns {unknown}; required {REQUIRED}, optional {OPTIONAL}'
       )
-    rows = [{key: (value or '').strip() for key, value in row.items() if key} for row in reader]
-  problems = []
-  for line, row in enumerate(rows, start=2):
+    lines, rows, problems = [], [], []
+    for row in reader:
+      if None in row:
+        problems.append(f'line {reader.line_num}: more cells than columns; put quotes about a comma')
+      lines.append(reader.line_num)
+      rows.append({key: (value or '').strip() for key, value in row.items() if key})
+  for line, row in zip(lines, rows, strict=True):
     problems += [f'line {line}: {name} is empty' for name in REQUIRED if not row[name]]
     if row.get('split') and row['split'] not in SPLITS:
       problems.append(f'line {line}: split is {row["split"]!r}, not one of {", ".join(SPLITS)}')

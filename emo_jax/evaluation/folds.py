@@ -93,7 +93,7 @@ def make_folds(clips: Sequence[Clip], *, rule: str, held: bool, allow_leaks: boo
 def side(clip: Clip, fold: Fold, *, fixed: bool) -> str | None:
   """'train', 'held' or 'test': where a clip stands in a fold; None for a clip that may only be learnt from and whose
   speaker is held or tested. Under rule 'fixed' the clip's own split decides."""
-  if fixed and clip.split is not None:
+  if fixed and clip.split is not None and clip.role == 'evaluate':
     return clip.split
   if clip.speaker in fold.train:
     return 'train'

@@ -76,8 +76,9 @@ def log_mel(blocks: Iterable[np.ndarray], rate: int, *, low: float, high: float)
     count += block.size
     if count >= length + CHUNK * shift:
       samples = np.concatenate(waiting)
-      yield spectrogram(samples)
-      done = (1 + (count - length) // shift) * shift
-      waiting, count = [samples[done:]], count - done
+      while samples.size >= length + CHUNK * shift:  # pieces of one size: the last bits hang on it
+        yield spectrogram(samples[: length + (CHUNK - 1) * shift])
+        samples = samples[CHUNK * shift :]
+      waiting, count = [samples], samples.size
   if count >= length:
     yield spectrogram(np.concatenate(waiting))

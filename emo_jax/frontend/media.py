@@ -34,34 +34,40 @@ def _open(path: str) -> Any:
     raise UnreadableMedia(f'{path}: cannot be opened as sound or film ({error}); is it a media file?') from error
 
 
-def _decoded(path: str, container: Any, **stream: int) -> Iterator[Any]:
+def _film(container: Any) -> Any:
+  """The first picture stream that is a film and not the cover of a sound file; None without one."""
+  import av
+
+  cover = av.stream.Disposition.attached_pic
+  return next((stream for stream in container.streams.video if not stream.disposition & cover), None)
+
+
+def _decoded(path: str, container: Any, stream: Any) -> Iterator[Any]:
   """The decoded frames of one stream. What comes before an error in mid-file is kept: half a clip is still a clip."""
   import av
 
   seen = False
   try:
-    for frame in container.decode(**stream):
+    for frame in container.decode(stream):
       seen = True
       yield frame
   except (av.error.FFmpegError, OSError) as error:
     if not seen:
-      raise UnreadableMedia(f'{path}: the {next(iter(stream))} stream cannot be decoded ({error})') from error
+      raise UnreadableMedia(f'{path}: the {stream.type} stream cannot be decoded ({error})') from error
 
 
 def probe(path: str) -> Streams:
-  """Looks which streams a file has. Cover pictures of sound files do not count as film.
+  """Looks which streams a file has. Covers of sound files do not count as film.
 
   Raises:
     UnreadableMedia: nothing in the file can be decoded.
   """
-  import av
-
   with _open(path) as container:
-    video = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+    film = _film(container)
     audio = container.streams.audio
-    if not video and not audio:
+    if film is None and not audio:
       raise UnreadableMedia(f'{path}: holds neither sound nor picture')
-    return Streams(bool(video), bool(audio), int(audio[0].rate or 0) if audio else 0)
+    return Streams(film is not None, bool(audio), int(audio[0].rate or 0) if audio else 0)
 
 
 def sound(path: str) -> Iterator[np.ndarray]:
@@ -80,7 +86,7 @@ def sound(path: str) -> Iterator[np.ndarray]:
       raise UnreadableMedia(f'{path}: has no sound')
     to_float = av.AudioResampler(format='fltp')  # the sample format alone: rate and channels stay as they are
     seen = False
-    for frame in _decoded(path, container, audio=0):
+    for frame in _decoded(path, container, container.streams.audio[0]):
       frame.pts = None  # gaps in the time stamps are not filled with silence
       for block in to_float.resample(frame):
         seen = True
@@ -99,15 +105,14 @@ def frames(path: str) -> Iterator[tuple[float, np.ndarray]]:
     UnreadableMedia: no picture could be decoded.
   """
   with _open(path) as container:
-    if not container.streams.video:
+    stream = _film(container)
+    if stream is None:
       raise UnreadableMedia(f'{path}: has no picture')
-    container.streams.video[0].thread_type = 'AUTO'
+    stream.thread_type = 'AUTO'
     last = -np.inf
-    for frame in _decoded(path, container, video=0):
+    for frame in _decoded(path, container, stream):
       # A frame without a time stamp follows the one before at the stream's nominal rate.
-      time = (
-        frame.time if frame.time is not None else max(last, 0.0) + 1 / float(container.streams.video[0].base_rate or 25)
-      )
+      time = frame.time if frame.time is not None else max(last, 0.0) + 1 / float(stream.base_rate or 25)
       if time > last:
         last = time
         yield time, frame.to_ndarray(format='rgb24')

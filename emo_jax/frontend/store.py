@@ -8,6 +8,7 @@ boxes, eyes) is written last and marks it done; it exists alone where a clip has
 import functools
 import os
 import pathlib
+import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
@@ -50,12 +51,13 @@ def append_npy(path: pathlib.Path, blocks: Iterator[np.ndarray], *, fortran: boo
 def _write(target: pathlib.Path, blocks: Iterator[np.ndarray], facts: dict[str, np.ndarray], *, fortran: bool) -> None:
   """Array first, facts last, each under a name of its own until it is whole."""
   target.parent.mkdir(parents=True, exist_ok=True)
-  partial = target.with_name(f'{target.name}.{os.getpid()}')
-  if append_npy(partial, blocks, fortran=fortran):
-    os.replace(partial, target.with_suffix('.npy'))
-  with open(partial, 'wb') as file:
-    np.savez(file, **cast(Any, facts))
-  os.replace(partial, target.with_suffix('.npz'))
+  with tempfile.TemporaryDirectory(dir=target.parent) as own:
+    partial = pathlib.Path(own) / 'partial'
+    if append_npy(partial, blocks, fortran=fortran):
+      os.replace(partial, target.with_suffix('.npy'))
+    with open(partial, 'wb') as file:
+      np.savez(file, **cast(Any, facts))
+    os.replace(partial, target.with_suffix('.npz'))
 
 
 def _audio(path: pathlib.Path, target: pathlib.Path, settings: dict[str, Any]) -> None:
@@ -144,7 +146,7 @@ class Store:
 
   def table(self) -> segments.Segments:
     """The segments of all clips, in the order of the clips."""
-    parts = []
+    parts = [segments.of_clip(0, 0, 0.01, np.zeros(0), np.zeros(0), length=self.length, shift=self.shift)]
     for clip, record in enumerate(self.records):
       columns, column_s, times, confidence = 0, 0.01, np.zeros(0), np.zeros(0)
       if record['audio']:

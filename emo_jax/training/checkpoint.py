@@ -19,18 +19,36 @@ def _on_host(tree: Tree) -> Tree:
   return jax.tree.map(np.asarray, jax.device_get(tree))
 
 
+def _fitting(folder: pathlib.Path, found: Tree, like: Tree) -> Tree:
+  """Orbax hands out whatever shapes it finds; refuses what is not as expected.
+
+  Raises:
+    ValueError: an array of another shape or type; the folder and the arrays are named.
+  """
+  pairs = zip(jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(like), strict=True)
+  other = [
+    f'{jax.tree_util.keystr(path)} is {leaf.dtype}{list(leaf.shape)}, not {wanted.dtype}{list(wanted.shape)}'
+    for (path, leaf), wanted in pairs
+    if (leaf.shape, leaf.dtype) != (wanted.shape, wanted.dtype)
+  ]
+  if other:
+    raise ValueError(f'{folder} holds another model: {"; ".join(other[:3])}; delete that folder, or mend the config')
+  return found
+
+
 class Checkpoints:
   """The checkpoints of one training run. Written in the background; half-written ones are never seen."""
 
-  def __init__(self, manager: ocp.CheckpointManager):
-    self._manager = manager
+  def __init__(self, manager: ocp.CheckpointManager, folder: pathlib.Path):
+    self._manager, self._folder = manager, folder
 
   def restore(self, state: Tree) -> Tree:
     """The newest saved state, or `state` itself where there is none; `state` also says which shapes are expected."""
     step = self._manager.latest_step()
     if step is None:
       return state
-    return _on_host(self._manager.restore(step, args=ocp.args.StandardRestore(_on_host(state))))
+    like = _on_host(state)
+    return _fitting(self._folder, _on_host(self._manager.restore(step, args=ocp.args.StandardRestore(like))), like)
 
   def save(self, step: int, state: Tree) -> None:
     """Saves a state under its step. Only the newest is kept."""
@@ -42,7 +60,7 @@ def checkpoints(folder: pathlib.Path) -> Iterator[Checkpoints]:
   """Opens the checkpoints in a folder; on leaving, waits until what was saved is on disk."""
   options = ocp.CheckpointManagerOptions(max_to_keep=1)
   with ocp.CheckpointManager(folder.absolute(), options=options) as manager:
-    yield Checkpoints(manager)
+    yield Checkpoints(manager, folder)
     manager.wait_until_finished()
 
 
@@ -60,4 +78,4 @@ def load(folder: pathlib.Path, like: Tree) -> Tree:
   """
   like = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
   with ocp.StandardCheckpointer() as loader:
-    return _on_host(loader.restore(folder.absolute(), like))
+    return _fitting(folder, _on_host(loader.restore(folder.absolute(), like)), like)

@@ -42,12 +42,23 @@ def _report(name: str, first: int, sums: list[Tree], watch: Watch) -> None:
     means = {key: float(value) / max(count, 1.0) for key, value in values.items() if key != 'count'}
     broken = [key for key, value in means.items() if not np.isfinite(value)]
     if broken:
+      watch.metrics.flush()
       raise FloatingPointError(
         f'{name}: {", ".join(broken)} became {means[broken[0]]} at step {step}; '
         'lower the learning rate of this part of the config, or look at its input'
       )
     watch.metrics.write(name, step, means)
   watch.metrics.flush()
+
+
+def _finite(state: Tree, name: str, done: int) -> Tree:
+  """The state on the host. The loss is from before an update, so the update itself is looked at here."""
+  state = jax.tree.map(np.asarray, jax.device_get(state))
+  if not all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state)):
+    raise FloatingPointError(
+      f'{name}: parameters became NaN or infinite by step {done}; lower the learning rate of this part of the config'
+    )
+  return state
 
 
 def fit(
@@ -77,7 +88,7 @@ def fit(
     the final state as numpy arrays.
 
   Raises:
-    FloatingPointError: a metric became NaN or infinite.
+    FloatingPointError: a metric or a parameter became NaN or infinite.
   """
   with checkpoint.checkpoints(folder) as saved:
     state = saved.restore(state)
@@ -94,5 +105,5 @@ def fit(
         watch.tick(len(sums))
         sums = []
       if done % watch.save_every == 0 and done < steps:
-        saved.save(done, state)
-    return jax.tree.map(np.asarray, jax.device_get(state))
+        saved.save(done, _finite(state, name, done))
+    return _finite(state, name, steps)

@@ -107,9 +107,11 @@ def image_statistics(read: Read, count: int, batch: int) -> dict[str, np.ndarray
   A pixel that never varies has deviation 1, so that it becomes 0.
   """
   size = parallel.rows_a_step(batch)
+  # Sums about the first row's image: about 0, those of the squares would lose small deviations in float32.
+  reference = np.asarray(inputs.sound_image(jnp.asarray(read(np.array([0])))))[0]
 
   def sums(batch: Tree) -> Tree:
-    images = inputs.sound_image(batch['input']) * batch['mask'][:, None, None, None]
+    images = (inputs.sound_image(batch['input']) - reference) * batch['mask'][:, None, None, None]
     return jnp.sum(images, 0), jnp.sum(jnp.square(images), 0)
 
   step = parallel.sum_step(sums)
@@ -119,7 +121,7 @@ def image_statistics(read: Read, count: int, batch: int) -> dict[str, np.ndarray
     mean, square = mean + first.astype(np.float64) / count, square + second.astype(np.float64) / count
   deviation = np.sqrt(np.maximum(square - np.square(mean), 0))
   deviation = np.where(deviation > 1e-3, deviation, 1.0)
-  return {'mean': np.asarray(mean, np.float32), 'deviation': np.asarray(deviation, np.float32)}
+  return {'mean': np.asarray(mean + reference, np.float32), 'deviation': np.asarray(deviation, np.float32)}
 
 
 def statistics_like(modality: str, length: int) -> dict[str, np.ndarray]:

@@ -36,11 +36,19 @@ def command() -> Callable[..., list[str]]:
 
 
 @pytest.fixture(scope='session')
-def launch(command: Callable[..., list[str]]) -> Callable[..., subprocess.CompletedProcess[str]]:
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+  """The runs of a session share what they compile."""
+  compiled = str(tmp_path_factory.mktemp('compiled'))
+  return {**os.environ, 'JAX_PLATFORMS': 'cpu', 'JAX_COMPILATION_CACHE_DIR': compiled}
+
+
+@pytest.fixture(scope='session')
+def launch(
+  command: Callable[..., list[str]], environment: dict[str, str]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
   """Runs launch.py to its end; the output is captured."""
 
   def run(workdir: pathlib.Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, 'JAX_PLATFORMS': 'cpu'}
     return subprocess.run(
       command(workdir, *overrides), capture_output=True, text=True, check=False, timeout=600, env=environment
     )

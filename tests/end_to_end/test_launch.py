@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import pathlib
 import signal
 import subprocess
@@ -92,10 +91,11 @@ def test_the_same_command_again_computes_nothing(finished, clips, launch):
 def test_another_seed_shares_the_networks_in_a_cache(finished, clips, launch, tmp_path):
   workdir, _ = finished
   cache = workdir / 'stages'
-  before = {stage: len(list((cache / stage).iterdir())) for stage in STAGES}
+  count = lambda stage: sum(path.is_dir() for path in (cache / stage).iterdir())
+  before = {stage: count(stage) for stage in STAGES}
   done = launch(tmp_path, f'data.root={clips}', 'seed=1', 'nets_seed=0', f'cache={cache}')
   assert done.returncode == 0, done.stderr
-  made = {stage: len(list((cache / stage).iterdir())) - before[stage] for stage in STAGES}
+  made = {stage: count(stage) - before[stage] for stage in STAGES}
   assert made == {'prepare': 0, 'audio_net': 0, 'visual_net': 0, 'features': 0, 'fusion': 3, 'decide': 3}
   assert json.loads((tmp_path / 'report.json').read_text())['configurations_seen_by_test'] == 1  # seeds apart
 
@@ -130,9 +130,8 @@ def test_an_impossible_config_is_refused_in_a_sentence(clips, launch, tmp_path, 
 
 
 @pytest.mark.kill
-def test_sigkill_in_the_middle_of_every_stage_changes_no_byte(finished, clips, command, tmp_path):
+def test_sigkill_in_the_middle_of_every_stage_changes_no_byte(finished, clips, command, environment, tmp_path):
   unbroken, _ = finished
-  environment = {**os.environ, 'JAX_PLATFORMS': 'cpu'}
   log = open(tmp_path / 'log', 'w')  # noqa: SIM115 - the processes write into it
   killed = []
   for stage in STAGES:

@@ -118,6 +118,7 @@ def test_without_sound_the_picture_decides_the_windows() -> None:
   for row in range(5):
     inside = [i for i, t in enumerate(times - 0.4) if 0.3 * row - 1e-6 <= t < 0.3 * row + 0.655]
     assert table.frames[row].tolist() == [inside[i] for i in sixteen(len(inside))]
+  assert len(of_clip(0, np.arange(24) / 25)) == 2  # 0.96 s, for the last frame lasts as long as the others
   assert of_clip(0, np.array([0.5])).frames.tolist() == [[0] * 16]  # a single frame is still a segment
 
 

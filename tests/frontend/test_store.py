@@ -207,7 +207,7 @@ def test_what_cannot_be_decoded_is_rejected_with_the_reason(tmp_path: pathlib.Pa
   record = prepared(clip_of(path, path), tmp_path / 'store')
   assert record['audio'] is None and record['faces'] is None
   assert str(path) in record['reason'] and 'cannot be opened' in record['reason']
-  assert record['reason'].count(str(path)) == 1  # said once, not once for each half
+  assert record['reason'].count('cannot be opened') == 1  # said once, not once for each half
 
 
 def test_a_missing_file_is_rejected_with_the_reason(tmp_path: pathlib.Path) -> None:

@@ -25,7 +25,7 @@ def numpy_conv(x: np.ndarray, layer: dict, stride: int, padding: int, groups: in
   x = np.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
   windows = np.lib.stride_tricks.sliding_window_view(x, kernel.shape[:2], (1, 2))[:, ::stride, ::stride]
   parts = zip(np.split(windows, groups, axis=3), np.split(kernel, groups, axis=3), strict=True)
-  return np.concatenate([np.einsum('bhwcij,ijco->bhwo', *part) for part in parts], -1) + bias
+  return np.concatenate([np.tensordot(*part, ((4, 5, 3), (0, 1, 2))) for part in parts], -1) + bias
 
 
 def numpy_pool(x: np.ndarray) -> np.ndarray:
@@ -104,8 +104,10 @@ def test_forward_pass_equals_numpy(form: str) -> None:
   model = AlexNet(3, width=1 / 16, form=form)
   rng = np.random.default_rng(0)
   images = rng.normal(size=(2, 75, 67, 3)).astype(np.float32) * 20
-  variables = model.init(jax.random.key(1), images)
-  variables = jax.tree.map(lambda x: x + 0.05 * rng.normal(size=x.shape).astype(np.float32), variables)  # biases too
+  spread = lambda shape: np.sqrt(2 / math.prod(shape[:-1])) if len(shape) > 1 else 0.1
+  draw = lambda shape: (spread(shape) * rng.normal(size=shape)).astype(np.float32)
+  like = jax.eval_shape(model.init, jax.random.key(0), images)
+  variables = jax.tree.map(lambda leaf: draw(leaf.shape), like)
   params = variables['params']
   layers = {  # stride, padding, groups, pooled
     'single': [(4, 2, 1, True), (1, 2, 1, True), (1, 1, 1, False), (1, 1, 1, False), (1, 1, 1, True)],

@@ -1,5 +1,7 @@
 """Tests of the deep belief network against numpy."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +20,7 @@ def stack(seed: int = 0) -> list[dict[str, np.ndarray]]:
       'visible_bias': rng.normal(size=low).astype(np.float32),  # plays no part on the way up
       'hidden_bias': rng.normal(size=high).astype(np.float32),
     }
-    for low, high in zip(SIZES, SIZES[1:], strict=False)
+    for low, high in itertools.pairwise(SIZES)
   ]
 
 

@@ -153,5 +153,5 @@ def test_segment_scaling_standardises_each_channel_of_each_segment() -> None:
 
 
 def test_an_unknown_scaling_is_refused_by_name() -> None:
-  with pytest.raises(ValueError, match="scaling='frame'.*fixed or segment"):
+  with pytest.raises(ValueError, match=r"scaling='frame'.*fixed or segment"):
     inputs.scaled_faces(jnp.zeros((1, 1, 1, 1, 3)), scaling='frame')

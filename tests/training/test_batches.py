@@ -1,0 +1,61 @@
+"""Tests of which rows make up a batch."""
+
+import numpy as np
+import pytest
+
+from emo_jax.training import batches
+
+ROWS = {'seed': 0, 'names': ('audio', 0)}
+
+
+@pytest.mark.parametrize(('count', 'batch', 'steps'), [(1, 4, 1), (8, 4, 2), (9, 4, 3), (11, 4, 3), (12, 4, 3)])
+def test_an_epoch_sees_each_row_exactly_once(count: int, batch: int, steps: int) -> None:
+  assert batches.steps_per_epoch(count, batch) == steps
+  rows_at = batches.shuffled_rows(count, batch, padded_to=batch + 2, **ROWS)
+  for epoch in range(3):
+    seen = []
+    for step in range(epoch * steps, (epoch + 1) * steps):
+      rows, mask = rows_at(step)
+      assert rows.shape == mask.shape == (batch + 2,)
+      assert rows.dtype == np.int32 and mask.dtype == np.float32
+      assert set(mask) <= {0.0, 1.0} and mask.sum() <= batch
+      assert np.all(np.diff(mask) <= 0)  # padding comes last
+      seen += list(rows[mask > 0])
+    assert sorted(seen) == list(range(count))
+
+
+def test_every_batch_but_the_last_is_full() -> None:
+  rows_at = batches.shuffled_rows(11, 4, padded_to=4, **ROWS)
+  assert [rows_at(step)[1].sum() for step in range(6)] == [4, 4, 3, 4, 4, 3]
+
+
+def test_the_order_does_not_depend_on_the_padding() -> None:
+  narrow, wide = (batches.shuffled_rows(11, 4, padded_to=size, **ROWS) for size in (4, 8))
+  for step in range(6):
+    (rows, mask), (more_rows, more_mask) = narrow(step), wide(step)
+    np.testing.assert_array_equal(more_rows[:4], rows)
+    np.testing.assert_array_equal(more_mask, np.concatenate([mask, np.zeros(4)]))
+    assert not more_rows[4:].any()
+
+
+def test_epochs_seeds_and_names_differ() -> None:
+  order = lambda epoch, **of: batches.shuffled_rows(30, 30, padded_to=30, **{**ROWS, **of})(epoch)[0].tobytes()
+  orders = [order(0), order(1), order(2), order(0, seed=1), order(0, names=('audio', 1))]
+  assert len(set(orders)) == 5
+
+
+def test_rows_are_pure_in_seed_and_step() -> None:
+  make = lambda: batches.shuffled_rows(11, 4, padded_to=4, **ROWS)
+  forwards = make()
+  in_turn = [forwards(step)[0] for step in range(12)]
+  for step in (11, 0, 7, 3, 10):  # out of turn, in a fresh process's place
+    np.testing.assert_array_equal(make()(step)[0], in_turn[step])
+
+
+def test_prediction_sees_all_rows_in_order() -> None:
+  chunks = batches.rows_in_order(7, 3)
+  assert [(list(rows), list(mask)) for rows, mask in chunks] == [
+    ([0, 1, 2], [1, 1, 1]),
+    ([3, 4, 5], [1, 1, 1]),
+    ([6, 0, 0], [1, 0, 0]),
+  ]

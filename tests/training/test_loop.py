@@ -1,0 +1,105 @@
+"""Tests of the training loop: order, resuming, numbers that are not finite, what it writes."""
+
+import pathlib
+from collections.abc import Callable
+
+import jax
+import numpy as np
+import pytest
+
+from emo_jax.training import loop, parallel
+
+
+@parallel.train_step
+def step(state: dict, batch: dict, key: jax.Array) -> tuple[dict, dict]:
+  """x <- 0.9 x + mean of the batch + noise; rounding makes any change of the order of steps visible."""
+  sums = parallel.total({'count': batch['x'].shape[0] * 1.0, 'value': batch['x'].sum()})
+  noise = jax.random.normal(jax.random.fold_in(key, state['step']), (3,))
+  x = 0.9 * state['x'] + sums['value'] / sums['count'] + noise
+  return {'x': x, 'step': state['step'] + 1}, sums
+
+
+def start() -> dict:
+  return {'x': np.zeros(3, np.float32), 'step': np.asarray(0, np.int32)}
+
+
+def batch_at(number: int) -> dict[str, np.ndarray]:
+  return {'x': np.random.default_rng(number).normal(size=4 * parallel.device_count()).astype(np.float32)}
+
+
+def fit(folder: pathlib.Path, watch: loop.Watch, steps: int = 10, batch_at: Callable = batch_at) -> dict:
+  key = jax.random.key(0)
+  return loop.fit(step, start(), batch_at, key, steps=steps, name='toy', folder=folder, watch=watch)
+
+
+def test_steps_are_taken_in_order_and_counted(tmp_path: pathlib.Path, watch: Callable, lines: Callable) -> None:
+  ticks, asked = [], []
+
+  def noted(number: int) -> dict[str, np.ndarray]:
+    asked.append(number)
+    return batch_at(number)
+
+  state = fit(tmp_path / 'c', watch(ticks.append, log_every=4), batch_at=noted)
+  assert asked == list(range(10))
+  assert ticks == [0, 4, 4, 2]
+  assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(state)) and state['step'] == 10
+  x = np.zeros(3)
+  for number in range(10):
+    noise = jax.random.normal(jax.random.fold_in(jax.random.key(0), number), (3,))
+    x = 0.9 * x + batch_at(number)['x'].mean() + np.asarray(noise, np.float64)
+  np.testing.assert_allclose(state['x'], x, rtol=1e-5)
+  written = lines()
+  assert [(line['train'], line['step']) for line in written] == [('toy', number) for number in range(10)]
+  want = [batch_at(number)['x'].mean() for number in range(10)]
+  np.testing.assert_allclose([line['value'] for line in written], want, rtol=1e-4, atol=1e-6)
+  assert all(set(line) == {'train', 'step', 'value'} for line in written)
+
+
+@pytest.mark.parametrize('broken_at', [2, 3, 5, 9])
+def test_an_interrupted_run_ends_in_the_same_bytes(tmp_path: pathlib.Path, watch: Callable, broken_at: int) -> None:
+  whole = fit(tmp_path / 'whole', watch(save_every=3))
+
+  def breaks(number: int) -> dict[str, np.ndarray]:
+    if number == broken_at:
+      raise OSError('the disk is gone')
+    return batch_at(number)
+
+  with pytest.raises(OSError, match='the disk is gone'):
+    fit(tmp_path / 'c', watch(save_every=3), batch_at=breaks)
+  asked, ticks = [], []
+
+  def noted(number: int) -> dict[str, np.ndarray]:
+    asked.append(number)
+    return batch_at(number)
+
+  resumed = fit(tmp_path / 'c', watch(ticks.append, save_every=3), batch_at=noted)
+  last_saved = broken_at // 3 * 3
+  assert asked == list(range(last_saved, 10))
+  assert ticks[0] == last_saved and sum(ticks) == 10
+  for name in whole:
+    assert resumed[name].tobytes() == whole[name].tobytes()
+
+
+@pytest.mark.parametrize('bad', [np.nan, np.inf])
+def test_a_number_that_is_not_finite_stops_the_training(
+  tmp_path: pathlib.Path, watch: Callable, lines: Callable, bad: float
+) -> None:
+  def breaks(number: int) -> dict[str, np.ndarray]:
+    batch = batch_at(number)
+    batch['x'][0] = bad if number == 5 else batch['x'][0]
+    return batch
+
+  with pytest.raises(FloatingPointError, match=rf'toy: value became {bad} at step 5; lower the learning rate'):
+    fit(tmp_path / 'c', (watching := watch(log_every=4, save_every=6)), batch_at=breaks)
+  watching.metrics.flush()
+  assert [line['step'] for line in lines()] == [0, 1, 2, 3, 4]
+  assert not [path for path in (tmp_path / 'c').iterdir() if path.name == '6']  # a broken state is never saved
+
+
+def test_nothing_crosses_between_host_and_device_unasked(tmp_path: pathlib.Path, watch: Callable) -> None:
+  key = jax.random.key(0)
+  with jax.transfer_guard('disallow'):
+    state = loop.fit(
+      step, start(), batch_at, key, steps=5, name='toy', folder=tmp_path / 'c', watch=watch(log_every=2, save_every=2)
+    )
+  assert state['step'] == 5

@@ -1,0 +1,109 @@
+"""Tests of many devices: the same run on 1, 2 and 4 fake devices, each in a process of its own."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from emo_jax.training import parallel
+
+SCRIPT = pathlib.Path(__file__).with_name('devices_script.py')
+ROOT = pathlib.Path(__file__).parents[2]
+COUNTS = (1, 2, 4)
+
+
+@pytest.fixture(scope='module')
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, np.ndarray]]:
+  """What devices_script.py finds on each number of devices."""
+  folder, results = tmp_path_factory.mktemp('devices'), {}
+  for count in COUNTS:
+    result = folder / f'{count}.npz'
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])])
+    flags = {'XLA_FLAGS': f'--xla_force_host_platform_device_count={count}', 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': path}
+    command = [sys.executable, '-W', 'error', str(SCRIPT), str(result)]
+    done = subprocess.run(command, env={**os.environ, **flags}, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    with np.load(result) as arrays:
+      results[count] = dict(arrays)
+  return results
+
+
+def test_rows_are_rounded_up_to_whole_devices(found: dict) -> None:
+  assert [(int(of['devices']), int(of['rows'])) for of in found.values()] == [(1, 6), (2, 6), (4, 8)]
+
+
+@pytest.mark.parametrize('count', COUNTS[1:])
+def test_uniform_draws_are_the_same_bits(found: dict, count: int) -> None:
+  assert len(set(found[1]['uniform'])) == 6
+  assert found[count]['uniform'].tobytes() == found[1]['uniform'].tobytes()
+
+
+@pytest.mark.parametrize('count', COUNTS[1:])
+def test_one_cd_update_is_the_same(found: dict, count: int) -> None:
+  for name in ('cd_weights', 'cd_visible_bias', 'cd_hidden_bias', 'eight_rows'):
+    assert np.abs(found[1][name]).max() > 1e-3
+    np.testing.assert_allclose(found[count][name], found[1][name], atol=1e-6)
+
+
+@pytest.mark.parametrize('count', COUNTS)
+def test_the_last_devices_rows_count(found: dict, count: int) -> None:
+  of = found[count]
+  assert np.abs(of['last_row_changed'] - of['eight_rows'])[:-1].max() > 1e-3  # weights
+  assert np.abs(of['last_row_changed'] - of['eight_rows'])[-1] > 1e-3  # the reported error
+
+
+@pytest.mark.parametrize('count', COUNTS[1:])
+def test_one_supervised_step_and_the_first_losses_are_the_same(found: dict, count: int) -> None:
+  assert np.abs(found[1]['params_1'] - found[1]['params_0']).max() > 1e-2
+  np.testing.assert_allclose(found[count]['params_1'], found[1]['params_1'], atol=1e-5)
+  assert found[1]['losses_5'].shape == (5,) and found[1]['losses_5'].std() > 0.1
+  np.testing.assert_allclose(found[count]['losses_5'], found[1]['losses_5'], atol=1e-5)
+  np.testing.assert_array_equal(found[count]['losses_5'][:1], found[count]['losses_1'])
+
+
+@pytest.mark.parametrize('count', COUNTS[1:])
+def test_statistics_and_predictions_are_the_same(found: dict, count: int) -> None:
+  for name in ('mean', 'deviation', 'logits', 'features'):
+    np.testing.assert_allclose(found[count][name], found[1][name], rtol=1e-4, atol=1e-4)
+
+
+def test_rows_that_do_not_divide_are_refused(found: dict) -> None:
+  for count in COUNTS[1:]:
+    message = str(found[count]['refusal'])
+    assert message.startswith(f"rows {{'row': 7}} do not divide by {count} devices")
+    assert 'rows_a_step' in message
+  assert str(found[1]['refusal']) == ''
+
+
+@pytest.mark.parametrize(('devices', 'batch', 'rows'), [(1, 30, 30), (4, 30, 32), (4, 32, 32), (8, 1, 8)])
+def test_a_batch_is_rounded_up(monkeypatch: pytest.MonkeyPatch, devices: int, batch: int, rows: int) -> None:
+  monkeypatch.setattr(parallel, 'device_count', lambda: devices)
+  assert parallel.rows_a_step(batch) == rows
+
+
+def test_rows_are_dealt_in_order_and_gathered_again() -> None:
+  rows = 3 * parallel.device_count()
+  x = np.arange(rows * 4, dtype=np.float32).reshape(rows, 2, 2)
+  dealt = parallel.shard({'x': x})['x']
+  assert dealt.shape == (parallel.device_count(), 3, 2, 2)
+  double = parallel.predict_step(lambda variables, batch: {'y': variables * batch['x']})
+  got = double(parallel.replicate(np.float32(2)), {'x': dealt})['y']
+  assert isinstance(got, np.ndarray)
+  np.testing.assert_array_equal(got, 2 * x)
+
+
+def test_sums_run_over_all_rows() -> None:
+  rows = 3 * parallel.device_count()
+  x = np.arange(rows, dtype=np.float32)
+  step = parallel.sum_step(lambda batch: batch['x'].sum())
+  assert float(step(parallel.shard({'x': x}))) == rows * (rows - 1) / 2
+
+
+def test_provenance_says_what_it_ran_on() -> None:
+  device = jax.devices()[0]
+  want = {'platform': device.platform, 'kind': device.device_kind, 'devices': len(jax.devices())}
+  assert parallel.describe() == want
