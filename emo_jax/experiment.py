@@ -192,6 +192,13 @@ def initial_params(x: Experiment, modality: str) -> Any:
   return model.init(rngs.stream(seed, modality, 'init'), jnp.zeros(shape))['params']
 
 
+def statistics_like(x: Experiment, modality: str) -> Any:
+  """The shapes of the statistics that a network's images are standardised by."""
+  frontend = x.config.frontend
+  size = (64, frontend.segments.length) if modality == 'audio' else tuple(frontend.faces.size)
+  return {name: jax.ShapeDtypeStruct((*size, 3), np.float32) for name in ('mean', 'deviation')}
+
+
 def reader(x: Experiment, modality: str, table: Segments) -> supervised.Read:
   """rows of `table` -> the network's input, from the store."""
   read = x.store.audio if modality == 'audio' else x.store.faces
@@ -211,7 +218,7 @@ def train_networks(x: Experiment, modality: str) -> None:
   def work(folder: pathlib.Path, number: int, tick: Callable[[int], Any]) -> None:
     table = x.segments.take(rows[number])
     read = reader(x, modality, table)
-    statistics = supervised.image_statistics(read, len(table), config.batch) if modality == 'audio' else {}
+    statistics = supervised.image_statistics(network, read, len(table), batch=config.batch)
     variables = supervised.train(
       network,
       {'params': jax.jit(lambda: initial_params(x, modality))(), 'statistics': statistics},
@@ -273,7 +280,7 @@ def extract_features(x: Experiment) -> None:
     for modality, network in networks.items():
       wanted = rows[number][modality]
       like = {'params': jax.eval_shape(lambda: initial_params(x, modality))}  # noqa: B023
-      like['statistics'] = supervised.statistics_like(modality, x.config.frontend.segments.length)
+      like['statistics'] = statistics_like(x, modality)
       variables = checkpoint.load(x.made[f'{modality}_net'][number] / 'network', like)
       read = reader(x, modality, x.segments.take(wanted))
       logits, features = supervised.predict(network, variables, read, len(wanted), batch=x.config[modality].batch)
@@ -320,7 +327,7 @@ def fuse(x: Experiment) -> None:
     of_tuning = tune.epochs * batches.steps_per_epoch(len(rows), tune.batch) if tune.kind == 'softmax' else 0
     steps.append(len(config.units) * of_rbm + of_tuning)
   forward = lambda variables, data, keys: dbn.classify(variables['params'], data, keys, dropout_rate=tune.dropout)
-  network = supervised.build(forward, tune.optim)
+  network = supervised.build(forward, lambda data: data, tune.optim)
 
   def work(folder: pathlib.Path, number: int, tick: Callable[[int], Any]) -> None:
     rows = x.rows(x.folds[number], both, 'train', 'held', 'test')

@@ -1,5 +1,6 @@
 """Learning from labels: both networks on segments, and the DBN's fine-tuning (pipeline steps: audio, visual net)."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
@@ -26,15 +27,17 @@ class Network(NamedTuple):
   Attributes:
     forward: (variables, input [B, ...], keys [B] | None) -> logits [B, C], features [B, F]. Variables hold 'params'
       and 'statistics' (arrays fitted to training rows and not learnt, possibly none).
+    images: input [B, ...] -> [B, K, h, w, 3], what the statistics are of.
     train_step, predict_step: mapped over the devices.
   """
 
   forward: Forward
+  images: Callable[[jax.Array], jax.Array]
   train_step: Callable[..., tuple[Tree, Tree]]
   predict_step: Callable[[Tree, Tree], Tree]
 
 
-def build(forward: Forward, optim_config: Any) -> Network:
+def build(forward: Forward, images: Callable[[jax.Array], jax.Array], optim_config: Any) -> Network:
   """Compiles a forward function into training and prediction steps."""
   direction = optim.direction(optim_config)
 
@@ -59,7 +62,7 @@ def build(forward: Forward, optim_config: Any) -> Network:
   def predict_step(variables: Tree, batch: Tree) -> Tree:
     return forward(variables, batch['input'], None)
 
-  return Network(forward, parallel.train_step(train_step), parallel.predict_step(predict_step))
+  return Network(forward, images, parallel.train_step(train_step), parallel.predict_step(predict_step))
 
 
 def apply(model: nn.Module, variables: Tree, x: jax.Array, keys: jax.Array | None) -> tuple[jax.Array, jax.Array]:
@@ -77,57 +80,63 @@ def audio_network(config: Any, *, classes: int) -> tuple[Network, AlexNet]:
   model = AlexNet(classes, width=config.width, form=config.form, norm=config.norm, dropout=config.dropout)
 
   def forward(variables: Tree, log_mel: jax.Array, keys: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-    statistics = variables['statistics']
-    images = (inputs.sound_image(log_mel) - statistics['mean']) / statistics['deviation']
+    images = standardised(sound_images(log_mel), variables['statistics'])[:, 0]
     if keys is not None:
       images = inputs.mask_sound(images, augment_keys(keys), time=config.mask_time, mel=config.mask_mel)
     return apply(model, variables, inputs.resized(images, config.size), keys)
 
-  return build(forward, config.optim), model
+  return build(forward, sound_images, config.optim), model
 
 
 def visual_network(config: Any, *, classes: int) -> tuple[Network, C3D]:
-  """C3D on face clips: scaling, resize, mirroring, shift, gain."""
+  """C3D on face clips: scaling, z-score by the training frames' statistics, resize, mirroring, shift, gain."""
   model = C3D(classes, width=config.width, norm=config.norm, dropout=config.dropout)
+  scaled = functools.partial(inputs.scaled_faces, scaling=config.scaling)
 
   def forward(variables: Tree, faces: jax.Array, keys: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-    clips = inputs.resized(inputs.scaled_faces(faces, scaling=config.scaling), config.size)
+    clips = inputs.resized(standardised(scaled(faces), variables['statistics']), config.size)
     if keys is not None:
       clips = inputs.vary_faces(
         clips, augment_keys(keys), flip=config.flip, shift=config.shift, brightness=config.brightness
       )
     return apply(model, variables, clips, keys)
 
-  return build(forward, config.optim), model
+  return build(forward, scaled, config.optim), model
 
 
-def image_statistics(read: Read, count: int, batch: int) -> dict[str, np.ndarray]:
-  """Mean and deviation of the sound images of all training rows, pixel by pixel: float32 [64, T, 3] (method.md A1).
+def sound_images(log_mel: jax.Array) -> jax.Array:
+  """Sound images with the axis that a face clip's frames have: [B, 64, T] -> [B, 1, 64, T, 3]."""
+  return inputs.sound_image(log_mel)[:, None]
 
-  A pixel that never varies has deviation 1, so that it becomes 0.
+
+def standardised(images: jax.Array, statistics: Tree) -> jax.Array:
+  """Z-score, pixel by pixel: [B, K, h, w, 3] by 'mean' and 'deviation' [h, w, 3] (method.md A1)."""
+  return (images - statistics['mean']) / statistics['deviation']
+
+
+def image_statistics(network: Network, read: Read, rows_in_all: int, *, batch: int) -> dict[str, np.ndarray]:
+  """Mean and deviation of a network's images over all training rows, pixel by pixel: float32 [h, w, 3] (method.md A1).
+
+  Of face clips the mean is a mean face, as C3D's published mean volume is a mean frame. A pixel that never varies has
+  deviation 1, so that it becomes 0.
   """
   size = parallel.rows_a_step(batch)
   # Sums about the first row's image: about 0, those of the squares would lose small deviations in float32.
-  reference = np.asarray(inputs.sound_image(jnp.asarray(read(np.array([0])))))[0]
+  first_row = np.asarray(network.images(jnp.asarray(read(np.array([0])))))[0]
+  reference, count = first_row[0], rows_in_all * len(first_row)
 
   def sums(batch: Tree) -> Tree:
-    images = (inputs.sound_image(batch['input']) - reference) * batch['mask'][:, None, None, None]
-    return jnp.sum(images, 0), jnp.sum(jnp.square(images), 0)
+    images = (network.images(batch['input']) - reference) * batch['mask'][:, None, None, None, None]
+    return jnp.sum(images, (0, 1)), jnp.sum(jnp.square(images), (0, 1))
 
   step = parallel.sum_step(sums)
   mean, square = 0.0, 0.0
-  for rows, mask in batches.rows_in_order(count, size):
+  for rows, mask in batches.rows_in_order(rows_in_all, size):
     first, second = jax.device_get(step(parallel.shard({'input': read(rows), 'mask': mask})))
     mean, square = mean + first.astype(np.float64) / count, square + second.astype(np.float64) / count
   deviation = np.sqrt(np.maximum(square - np.square(mean), 0))
   deviation = np.where(deviation > 1e-3, deviation, 1.0)
   return {'mean': np.asarray(mean + reference, np.float32), 'deviation': np.asarray(deviation, np.float32)}
-
-
-def statistics_like(modality: str, length: int) -> dict[str, np.ndarray]:
-  """The shapes of a network's statistics: of sound images [64, length, 3]; face clips have none."""
-  image = np.zeros((64, length, 3), np.float32)
-  return {'mean': image, 'deviation': image} if modality == 'audio' else {}
 
 
 def train(

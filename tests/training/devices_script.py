@@ -75,7 +75,7 @@ def supervised_steps(folder: pathlib.Path) -> dict[str, np.ndarray]:
   network, model = supervised.audio_network(config, classes=3)
   rng = np.random.default_rng(0)
   sound = rng.normal(60, 10, size=(ROWS, 64, 20)).astype(np.float32)
-  statistics = supervised.image_statistics(sound.__getitem__, ROWS, 4)
+  statistics = supervised.image_statistics(network, sound.__getitem__, ROWS, batch=4)
   like = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 63, 63, 3)))['params']
   draw = lambda leaf: (rng.normal(size=leaf.shape) / np.sqrt(leaf.size / leaf.shape[-1])).astype(np.float32)
   variables = {'params': jax.tree.map(draw, like), 'statistics': statistics}

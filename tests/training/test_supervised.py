@@ -26,7 +26,7 @@ def noisy(variables: dict, x: jax.Array, keys: jax.Array | None) -> tuple[jax.Ar
   return linear(variables, dropout(x, 0.3, keys, 0), keys)
 
 
-NOISY = supervised.build(noisy, OPTIM)
+NOISY = supervised.build(noisy, jnp.asarray, OPTIM)
 
 
 def start() -> dict:
@@ -46,7 +46,7 @@ def softmax(x: np.ndarray) -> np.ndarray:
 
 
 def test_training_equals_softmax_regression_in_numpy(tmp_path: pathlib.Path, watch: Callable, lines: Callable) -> None:
-  got = train(supervised.build(linear, OPTIM), tmp_path / 'c', watch())['params']
+  got = train(supervised.build(linear, jnp.asarray, OPTIM), tmp_path / 'c', watch())['params']
   rows_at = batches.shuffled_rows(COUNT, 4, padded_to=4, seed=0, names=('toy',))
   want = {name: x.astype(np.float64) for name, x in start()['params'].items()}
   velocity, losses, accuracies = {name: np.zeros_like(x) for name, x in want.items()}, [], []
@@ -122,19 +122,29 @@ def test_image_statistics_are_those_of_all_rows_pixel_by_pixel() -> None:
   sound = np.random.default_rng(0).normal(60, 10, size=(7, 64, 8)).astype(np.float32)
   sound[:, 5] = 42.0  # a band that never varies
   images = numpy_sound_image(sound.astype(np.float64))
-  got = supervised.image_statistics(sound.__getitem__, 7, 3)  # batches of 3, 3 and 1
+  network, _ = supervised.audio_network(audio_config(), classes=3)
+  got = supervised.image_statistics(network, sound.__getitem__, 7, batch=3)  # batches of 3, 3 and 1
   np.testing.assert_allclose(got['mean'], images.mean(0), atol=1e-3)
   np.testing.assert_array_equal(got['deviation'][5], 1)
   np.testing.assert_allclose(np.delete(got['deviation'], 5, 0), np.delete(images.std(0), 5, 0), rtol=1e-2)
-  like = supervised.statistics_like('audio', 8)
-  assert jax.tree.map(lambda x: (x.shape, x.dtype), got) == jax.tree.map(lambda x: (x.shape, x.dtype), like)
-  assert supervised.statistics_like('visual', 8) == {}
+
+
+def test_statistics_of_face_clips_are_those_of_all_frames() -> None:
+  faces = np.random.default_rng(0).integers(0, 256, size=(5, 16, 6, 4, 3), dtype=np.uint8)
+  faces[:, :, 2] = 51  # a row of pixels that never varies
+  network, _ = supervised.visual_network(visual_config(), classes=3)
+  got = supervised.image_statistics(network, faces.__getitem__, 5, batch=2)
+  frames = (faces.astype(np.float64) / 127.5 - 1).reshape(-1, 6, 4, 3)
+  np.testing.assert_allclose(got['mean'], frames.mean(0), atol=1e-5)
+  np.testing.assert_array_equal(got['deviation'][2], 1)
+  np.testing.assert_allclose(np.delete(got['deviation'], 2, 0), np.delete(frames.std(0), 2, 0), rtol=1e-4)
 
 
 @pytest.mark.parametrize('batch', [30, 64])
 def test_pixels_that_never_vary_have_deviation_1_at_any_level(batch: int) -> None:
   sound = np.full((700, 64, 8), 99.7, np.float32)  # dB; its square is not exact in float32
-  got = supervised.image_statistics(sound.__getitem__, 700, batch)
+  network, _ = supervised.audio_network(audio_config(), classes=3)
+  got = supervised.image_statistics(network, sound.__getitem__, 700, batch=batch)
   np.testing.assert_array_equal(got['deviation'], 1)
   np.testing.assert_allclose(got['mean'][..., 0], 99.7, rtol=1e-5)
 
@@ -178,8 +188,10 @@ def test_audio_network_standardises_by_training_statistics_and_augments_in_train
 def test_visual_network_scales_and_resizes_and_augments_in_training_alone(change: dict) -> None:
   faces = np.random.default_rng(0).integers(0, 256, size=(4, 16, 8, 8, 3), dtype=np.uint8)
   network, model = supervised.visual_network(visual_config(**change), classes=3)
-  scaled = (faces / 127.5 - 1).astype(np.float32)
-  variables = {'params': drawn(model, scaled), 'statistics': {}}
+  rng = np.random.default_rng(1)
+  statistics = {'mean': rng.normal(size=(8, 8, 3)), 'deviation': rng.uniform(0.5, 2, size=(8, 8, 3))}
+  scaled = ((faces / 127.5 - 1 - statistics['mean']) / statistics['deviation']).astype(np.float32)
+  variables = {'params': drawn(model, scaled), 'statistics': jax.tree.map(np.float32, statistics)}
   want, _ = jax.jit(model.apply)({'params': variables['params']}, scaled)
   forward = jax.jit(network.forward)
   size = float(np.abs(want).max())
