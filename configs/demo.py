@@ -16,6 +16,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.data.update({'corpus': 'demo', 'root': 'runs/demo_clips', 'rule': 'groups:4', 'held': 0})
   config.frontend.faces.update({'every': 2, 'size': (40, 40)})
   config.audio.update({'epochs': 12, 'batch': 10})
-  config.visual.update({'size': 40, 'shift': 2, 'epochs': 8, 'batch': 10})
+  config.visual.update({'size': 40, 'shift': 2, 'epochs': 14, 'batch': 10})
+  config.audio.optim.lr = 3e-4
+  config.visual.optim.lr = 5e-4
   config.fusion.update({'units': (256, 128)})
   return config

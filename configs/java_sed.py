@@ -18,7 +18,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.audio.optim.update(adamw)
   config.visual.update({'width': 0.125, 'size': 56, 'norm': 'group', 'epochs': 10, 'batch': 10, 'scaling': 'segment'})
   config.visual.update({'flip': True, 'shift': 3, 'brightness': 0.2, 'dropout': 0.3})
-  config.visual.optim.update(adamw)
+  config.visual.optim.update({**adamw, 'lr': 4e-4})
   config.fusion.update({'units': (1024, 512)})
   config.fusion.rbm.update({'epochs': 50})
   config.fusion.finetune.update({'epochs': 20})

@@ -2,16 +2,14 @@
 
 import csv
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from emo_jax import provenance, stages
+from emo_jax.context import Experiment
 from emo_jax.evaluation import metrics
 from emo_jax.report import pictures
-
-if TYPE_CHECKING:
-  from emo_jax.experiment import Experiment
 
 MEANING = {
   'audio': 'sound alone: SVM on the 2-D CNN',
@@ -21,14 +19,14 @@ MEANING = {
 }
 
 
-def split_record(x: 'Experiment') -> dict[str, Any]:
+def split_record(x: Experiment) -> dict[str, Any]:
   """split.json: the rule, the folds' speakers, a digest of both."""
   split = [{'train': fold.train, 'held': fold.held, 'test': fold.test} for fold in x.folds]
   record = {'rule': x.config.data.rule, 'folds': split}
   return {**record, 'digest': stages.digest(record)}
 
 
-def write_rejected(x: 'Experiment') -> None:
+def write_rejected(x: Experiment) -> None:
   """rejected.csv: the clips of which neither half can be used, with the reason."""
   with open(x.workdir / 'rejected.csv', 'w', newline='', encoding='utf-8') as file:
     table = csv.writer(file)
@@ -38,7 +36,7 @@ def write_rejected(x: 'Experiment') -> None:
         table.writerow([clip.id, ' '.join(str(path) for path in clip.files), record['reason']])
 
 
-def load_scores(x: 'Experiment') -> list[dict[str, dict[int, np.ndarray]]]:
+def load_scores(x: Experiment) -> list[dict[str, dict[int, np.ndarray]]]:
   """Of each fold and method: clip index -> scores [C]."""
   folds = []
   for folder in x.made['decide']:
@@ -50,7 +48,7 @@ def load_scores(x: 'Experiment') -> list[dict[str, dict[int, np.ndarray]]]:
   return folds
 
 
-def judge_method(x: 'Experiment', scores: list[dict[str, dict[int, np.ndarray]]], method: str) -> dict[str, Any]:
+def judge_method(x: Experiment, scores: list[dict[str, dict[int, np.ndarray]]], method: str) -> dict[str, Any]:
   """accuracy, uar, confusion over all judged clips, the same per fold and per speaker."""
   size = len(x.classes)
   truth = np.array([x.classes.index(clip.emotion) for clip in x.clips])
@@ -70,7 +68,7 @@ def judge_method(x: 'Experiment', scores: list[dict[str, dict[int, np.ndarray]]]
   return {**metrics.summary(whole), 'confusion': whole.tolist(), 'per_fold': per_fold, 'per_speaker': per_speaker}
 
 
-def write_predictions(x: 'Experiment', scores: list[dict[str, dict[int, np.ndarray]]]) -> None:
+def write_predictions(x: Experiment, scores: list[dict[str, dict[int, np.ndarray]]]) -> None:
   """predictions.csv: a row for each judged clip; empty cells where a method lacked the half it needs."""
   with open(x.workdir / 'predictions.csv', 'w', newline='', encoding='utf-8') as file:
     table = csv.writer(file)
@@ -88,7 +86,7 @@ def write_predictions(x: 'Experiment', scores: list[dict[str, dict[int, np.ndarr
         table.writerow(row)
 
 
-def write(x: 'Experiment') -> None:
+def write(x: Experiment) -> None:
   """Writes all of it, and prints the table."""
   scores = load_scores(x)
   write_predictions(x, scores)
@@ -109,7 +107,7 @@ def write(x: 'Experiment') -> None:
     'rejected': sum(not record['audio'] and not record['faces'] for record in x.records),
     'half_clips': half,
     'seed': x.config.seed,
-    'nets_seed': x.config.seed if x.config.nets_seed is None else x.config.nets_seed,
+    'nets_seed': x.nets_seed,
     'split_digest': split_record(x)['digest'],
     'configurations_seen_by_test': provenance.look_count(x.cache, x.clips, x.config.to_dict()),
     'methods': {method: judge_method(x, scores, method) for method in MEANING},
@@ -136,7 +134,7 @@ def console_table(result: dict[str, Any]) -> str:
   return '\n'.join(lines)
 
 
-def _stage_seconds(x: 'Experiment') -> dict[str, float]:
+def _stage_seconds(x: Experiment) -> dict[str, float]:
   """Seconds that each stage took, over all runs in this work directory."""
   seconds: dict[str, float] = {}
   for line in (x.workdir / 'provenance.jsonl').read_text().splitlines():

@@ -1,0 +1,84 @@
+"""What the stages of an experiment share: its config, its clips and folds, and where each stage's folders lie."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from emo_jax import stages
+from emo_jax.corpora.clip import Clip
+from emo_jax.evaluation import folds as splitting
+from emo_jax.evaluation.folds import Fold
+from emo_jax.training import loop
+from emo_jax.training.metrics import Metrics, progress
+
+
+@dataclasses.dataclass
+class Experiment:
+  """What the stages share.
+
+  Attributes:
+    config: the whole ConfigDict.
+    workdir, cache: where results and stages lie.
+    clips, classes, folds: the corpus and its split.
+    metrics: where training writes its numbers.
+    records: of each prepared clip, as store.prepare_clip returns them.
+    store, segments: the prepared clips and their windows.
+    made: stage name -> its folders, one a fold.
+  """
+
+  config: Any
+  workdir: pathlib.Path
+  cache: pathlib.Path
+  clips: list[Clip]
+  classes: list[str]
+  folds: list[Fold]
+  metrics: Metrics
+  records: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+  store: Any = None
+  segments: Any = None
+  made: dict[str, list[pathlib.Path]] = dataclasses.field(default_factory=dict)
+
+  def sides(self, fold: Fold) -> np.ndarray:
+    """'train', 'held', 'test' or '' for each clip in a fold."""
+    fixed = self.config.data.rule == 'fixed'
+    return np.array([splitting.side(clip, fold, fixed=fixed) or '' for clip in self.clips])
+
+  def rows(self, fold: Fold, modalities: tuple[str, ...], *sides: str) -> np.ndarray:
+    """int [n]: the segments of a fold's clips on these sides that have all these modalities ('audio', 'visual')."""
+    has = {'audio': self.segments.has_audio, 'visual': self.segments.has_face}
+    wanted = np.isin(self.sides(fold), sides)[self.segments.clip]
+    return np.flatnonzero(np.logical_and.reduce([wanted, *(has[name] for name in modalities)]))
+
+  def labels(self, rows: np.ndarray) -> np.ndarray:
+    """int [n]: the class of the clip that each segment belongs to (method.md A3: a segment's label is its clip's)."""
+    of_clip = np.array([self.classes.index(clip.emotion) for clip in self.clips])
+    return of_clip[self.segments.clip[rows]]
+
+  def clips_of(self, rows: np.ndarray) -> list[list[str | None]]:
+    """What segments depend on, for a stage's key: id, emotion and content of their clips."""
+    return [
+      [self.clips[c].id, self.clips[c].emotion, self.records[c]['audio'], self.records[c]['faces']]
+      for c in np.unique(self.segments.clip[rows])
+    ]
+
+  def watch(self, tick: Callable[[int], Any]) -> loop.Watch:
+    """How trainings report and save (config.log, config.save)."""
+    return loop.Watch(self.metrics, tick, log_every=self.config.log.every, save_every=self.config.save.every)
+
+  @property
+  def nets_seed(self) -> int:
+    """The seed of the two networks: config.nets_seed, or config.seed where that is not set."""
+    return self.config.seed if self.config.nets_seed is None else self.config.nets_seed
+
+  def make_folds(self, name: str, keys: list[Any], work: Callable[..., None], weights: list[int], unit: str) -> None:
+    """Makes a stage's folder of every fold under one progress bar: work(folder, fold number, tick)."""
+    self.made[name] = []
+    with progress(name, sum(weights), unit) as bar:
+      for number, key in enumerate(keys):
+        folder = stages.run(self.cache, name, key, functools.partial(work, number=number, tick=bar.update))
+        self.made[name].append(folder)
+        bar.update(sum(weights[: number + 1]) - bar.n)

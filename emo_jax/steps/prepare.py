@@ -1,0 +1,45 @@
+"""Step 1, prepare: every clip decoded once, into the store."""
+
+import json
+import pathlib
+
+import joblib
+
+from emo_jax import stages
+from emo_jax.context import Experiment
+from emo_jax.corpora import clip as clip_list
+from emo_jax.frontend import store as stored
+from emo_jax.report import report
+from emo_jax.training.metrics import progress
+
+VERSION = 1  # raised when this code changes its result; the front end has its own in frontend/store.py
+
+
+def prepare(x: Experiment) -> None:
+  """Decodes every clip once: log-mel columns and aligned faces into the store. Bad clips are listed, never fatal."""
+  files = sorted({str(file) for clip in x.clips for file in clip.files})
+  pool = joblib.Parallel(n_jobs=-1, prefer='threads')
+  hashes = dict(zip(files, pool(joblib.delayed(clip_list.content_hash)(pathlib.Path(f)) for f in files), strict=True))
+  settings = x.config.frontend.to_dict()
+  length, shift = settings['segments']['length'], settings['segments']['shift']
+  store = x.cache / 'store'
+  of_clip = [[clip.id, *(hashes[str(f)] if f else None for f in (clip.sound, clip.picture))] for clip in x.clips]
+  key = {'version': [VERSION, stored.VERSION], 'frontend': settings, 'clips': of_clip}
+
+  def work(folder: pathlib.Path) -> None:
+    executor = x.config.executor
+    parallel = joblib.Parallel(n_jobs=executor.workers, backend=executor.backend, return_as='generator')
+    jobs = (joblib.delayed(stored.prepare_clip)(clip, hashes, str(store), settings) for clip in x.clips)
+    with progress('prepare', len(x.clips), 'clip') as bar:
+      records = []
+      for record in parallel(jobs):
+        records.append(record)
+        bar.update()
+    (folder / 'index.json').write_text(json.dumps(records, indent=1) + '\n')
+
+  folder = stages.run(x.cache, 'prepare', key, work)
+  x.made['prepare'] = [folder]
+  x.records = json.loads((folder / 'index.json').read_text())
+  x.store = stored.Store(store, x.records, length=length, shift=shift, refuse_short=settings['short'] == 'refuse')
+  x.segments = x.store.table()
+  report.write_rejected(x)
