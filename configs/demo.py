@@ -13,7 +13,7 @@ from configs import java_sed
 def get_config() -> ml_collections.ConfigDict:
   """What differs from java_sed's slim networks."""
   config = java_sed.get_config()
-  config.data.update({'corpus': 'demo', 'root': 'runs/demo_clips', 'rule': 'groups:4', 'held': 0})
+  config.data.update({'corpus': 'demo', 'root': 'runs/demo_clips', 'rule': 'groups:4'})
   config.frontend.faces.update({'every': 2, 'size': (40, 40)})
   config.audio.update({'epochs': 12, 'batch': 10})
   config.visual.update({'size': 40, 'shift': 2, 'epochs': 14, 'batch': 10})
