@@ -13,7 +13,7 @@ from emo_jax.models import dbn
 from emo_jax.steps.networks import load_features
 from emo_jax.training import batches, checkpoint, contrastive, supervised
 
-VERSION = 1  # raised when this code changes its result
+VERSION = 2  # raised when this code changes its result
 
 
 def fuse(x: Experiment) -> None:
@@ -44,13 +44,13 @@ def fuse(x: Experiment) -> None:
       np.savez(folder / f'{modality}_scaler.npz', **cast(Any, statistics))
       parts[modality] = dbn.scale(statistics, features)
     visible = np.concatenate(list(parts.values()), axis=1)
-    watch = x.watch(tick)
+    data, watch = visible[training], x.watch(tick)
     stack = contrastive.train_stack(
-      visible[training],
+      data,
       units=tuple(config.units),
       config=config.rbm,
       seed=x.config.seed,
-      fold=number,
+      name=f'fusion/fold_{number}',
       folder=folder,
       watch=watch,
     )
@@ -59,7 +59,7 @@ def fuse(x: Experiment) -> None:
       variables = supervised.train(
         network,
         {'params': params, 'statistics': {}},
-        lambda wanted: visible[training][wanted],
+        data.__getitem__,
         x.labels(rows[training]),
         batch=tune.batch,
         epochs=tune.epochs,

@@ -106,7 +106,8 @@ def extract_features(x: Experiment) -> None:
     {
       'version': VERSION['features'],
       'networks': [x.made[f'{m}_net'][number].name for m in NETWORKS],
-      'clips': x.clips_of(np.union1d(rows[number]['audio'], rows[number]['visual'])),
+      # Rows are places in the table of all segments, so the whole list of clips is what they depend on.
+      'clips': x.clips_of(np.arange(len(x.segments))),
       'sides': x.sides(fold).tolist(),
     }
     for number, fold in enumerate(x.folds)

@@ -108,7 +108,7 @@ def train_stack(
   units: tuple[int, ...],
   config: Any,
   seed: int,
-  fold: int,
+  name: str,
   folder: pathlib.Path,
   watch: loop.Watch,
 ) -> list[rbm.Params]:
@@ -118,7 +118,8 @@ def train_stack(
     data: float32 [N, V] in [0, 1].
     units: hidden units of each layer, the lowest first; any depth.
     config: config.fusion.rbm.
-    seed, fold: of the random streams.
+    seed: of the random streams, the same for every fold.
+    name: of the fold's fusion, for metrics.
     folder: where the layers' checkpoints lie; a layer that is done is not trained again.
   """
   stack: list[rbm.Params] = []
@@ -135,8 +136,8 @@ def train_stack(
         hidden=hidden,
         config=config,
         seed=seed,
-        names=('fusion', fold, 'rbm', layer),
-        name=f'fusion/fold_{fold}/rbm{layer}',
+        names=('fusion', 'rbm', layer),
+        name=f'{name}/rbm{layer}',
         folder=folder / f'rbm{layer}_checkpoints',
         watch=watch,
       )

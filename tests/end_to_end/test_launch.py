@@ -136,9 +136,10 @@ def test_sigkill_in_the_middle_of_every_stage_changes_no_byte(finished, clips, c
   killed = []
   for stage in STAGES:
     run = subprocess.Popen(command(tmp_path / 'w', f'data.root={clips}'), stdout=log, stderr=log, env=environment)
-    while run.poll() is None and not list((tmp_path / 'w' / 'stages' / stage).glob('*.partial')):
+    underway = {'audio_net': '*.partial/checkpoints/[0-9]*', 'fusion': '*.partial/*_checkpoints/[0-9]*'}
+    underway['visual_net'] = underway['audio_net']  # trainings are killed after a checkpoint
+    while run.poll() is None and not list((tmp_path / 'w' / 'stages' / stage).glob(underway.get(stage, '*.partial'))):
       time.sleep(0.001)
-    time.sleep(0.3 if stage.endswith('net') or stage == 'fusion' else 0.0)
     if run.poll() is None:
       run.send_signal(signal.SIGKILL)
       killed.append(stage)

@@ -153,7 +153,9 @@ def test_digits_are_learnt_as_well_as_scikit_learn_learns_them(tmp_path: pathlib
 
 
 def train_stack(folder: pathlib.Path, watch: object, **of: object) -> list[rbm.Params]:
-  return contrastive.train_stack(DATA, units=(4, 3, 2), config=config(**of), seed=0, fold=0, folder=folder, watch=watch)
+  return contrastive.train_stack(
+    DATA, units=(4, 3, 2), config=config(**of), seed=0, name='toy', folder=folder, watch=watch
+  )
 
 
 def test_each_layer_sees_the_probabilities_of_the_one_below(
@@ -194,7 +196,7 @@ def test_layers_that_are_done_are_not_trained_again(
     assert all(layer[name].tobytes() == other[name].tobytes() for name in layer)
 
 
-def test_layers_and_folds_have_draws_of_their_own(tmp_path: pathlib.Path, watch: Callable) -> None:
-  of = {'units': (5, 5), 'config': config(epochs=1), 'seed': 0, 'watch': watch()}
-  stacks = [contrastive.train_stack(DATA, fold=fold, folder=tmp_path / str(fold), **of) for fold in (0, 1)]
+def test_layers_and_seeds_have_draws_of_their_own(tmp_path: pathlib.Path, watch: Callable) -> None:
+  of = {'units': (5, 5), 'config': config(epochs=1), 'name': 'toy', 'watch': watch()}
+  stacks = [contrastive.train_stack(DATA, seed=seed, folder=tmp_path / str(seed), **of) for seed in (0, 1)]
   assert len({layer['weights'].tobytes() for stack in stacks for layer in stack}) == 4
