@@ -16,10 +16,9 @@ def main(argv: list[str]) -> None:
   from emo_jax import experiment
 
   try:
-    x = experiment.set_up(CONFIG.value, WORKDIR.value or '')
-  except ValueError as error:
+    experiment.run(experiment.set_up(CONFIG.value, WORKDIR.value or ''))
+  except experiment.Unusable as error:
     raise SystemExit(f'launch.py: {error}') from error
-  experiment.run(x)
 
 
 if __name__ == '__main__':

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,11 @@ from emo_jax.corpora.clip import Clip
 from emo_jax.evaluation import folds as splitting
 from emo_jax.evaluation.folds import Fold
 from emo_jax.training import loop
-from emo_jax.training.metrics import Metrics, progress
+from emo_jax.training.metrics import progress
+
+
+class Unusable(ValueError):
+  """What the user gave cannot be run; the message says why and what to do."""
 
 
 @dataclasses.dataclass
@@ -24,7 +28,7 @@ class Experiment:
     config: the whole ConfigDict.
     workdir, cache: where results and stages lie.
     clips, classes, folds: the corpus and its split.
-    metrics: where training writes its numbers.
+    metrics: where training writes its numbers, while the experiment runs.
     records: of each prepared clip, as store.prepare_clip returns them.
     store, segments: the prepared clips and their windows.
     made: stage name -> its folders, one a fold.
@@ -36,7 +40,7 @@ class Experiment:
   clips: list[Clip]
   classes: list[str]
   folds: list[Fold]
-  metrics: Metrics
+  metrics: Any = None
   records: list[dict[str, Any]] = dataclasses.field(default_factory=list)
   store: Any = None
   segments: Any = None
@@ -58,12 +62,9 @@ class Experiment:
     of_clip = np.array([self.classes.index(clip.emotion) for clip in self.clips])
     return of_clip[self.segments.clip[rows]]
 
-  def clips_of(self, rows: np.ndarray) -> list[list[str | None]]:
-    """What segments depend on, for a stage's key: id, emotion and content of their clips."""
-    return [
-      [self.clips[c].id, self.clips[c].emotion, self.records[c]['audio'], self.records[c]['faces']]
-      for c in np.unique(self.segments.clip[rows])
-    ]
+  def contents(self, clips: Iterable[int], halves: tuple[str, ...]) -> list[list[str | None]]:
+    """What a stage's key says of clips: id, emotion, and the content of these halves ('audio', 'faces')."""
+    return [[self.clips[c].id, self.clips[c].emotion, *(self.records[c][half] for half in halves)] for c in clips]
 
   def watch(self, tick: Callable[[int], Any]) -> loop.Watch:
     """How trainings report and save (config.log, config.save)."""

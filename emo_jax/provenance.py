@@ -14,7 +14,7 @@ from emo_jax import stages
 from emo_jax.corpora.clip import Clip
 
 # These change neither what is computed nor for whom, so they may differ between runs in one work directory.
-FREE = ('cache', 'until', 'executor', 'parallel', 'log', 'save')
+FREE = ('cache', 'until', 'executor', 'parallel', 'log', 'save', 'data.root')
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'scikit-learn', 'av', 'librosa')
 
 
@@ -25,6 +25,12 @@ def _flat(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
   return flat
 
 
+def _kept(config: dict[str, Any]) -> dict[str, Any]:
+  """The fields that say what is computed, flat, as JSON gives them back (tuples become lists)."""
+  flat = _flat(json.loads(json.dumps(config)))
+  return {key: value for key, value in flat.items() if key not in FREE and key.split('.')[0] not in FREE}
+
+
 def claim(workdir: pathlib.Path, config: dict[str, Any]) -> None:
   """Writes config.json, once: a work directory belongs to one config.
 
@@ -32,13 +38,12 @@ def claim(workdir: pathlib.Path, config: dict[str, Any]) -> None:
     ValueError: it belongs to another config; the keys that differ are named.
   """
   path = workdir / 'config.json'
-  config = json.loads(json.dumps(config))  # tuples become lists, as they will when it is read back
   if not path.exists():
-    path.write_text(json.dumps(config, indent=1, sort_keys=True) + '\n')
+    whole = path.with_name('config.json.partial')
+    whole.write_text(json.dumps(config, indent=1, sort_keys=True) + '\n')
+    whole.rename(path)
     return
-  here, there = (
-    {k: v for k, v in _flat(c).items() if k.split('.')[0] not in FREE} for c in (config, json.loads(path.read_text()))
-  )
+  here, there = _kept(config), _kept(json.loads(path.read_text()))
   differ = sorted(k for k in here.keys() | there.keys() if here.get(k) != there.get(k))
   if differ:
     pairs = ', '.join(f'{k} ({there.get(k)!r} there, {here.get(k)!r} now)' for k in differ[:8])
@@ -81,28 +86,28 @@ def note(workdir: pathlib.Path, **entry: Any) -> None:
 
 def _look(clips: Sequence[Clip], config: dict[str, Any]) -> dict[str, str]:
   """A configuration without its seeds, and the clips that it was judged on."""
-  kept = {k: v for k, v in _flat(json.loads(json.dumps(config))).items() if k.split('.')[0] not in FREE}
-  for seed in ('seed', 'nets_seed', 'data.root'):
+  kept = _kept(config)
+  for seed in ('seed', 'nets_seed'):
     kept.pop(seed)
   judged = sorted(f'{clip.corpus}/{clip.id}' for clip in clips if clip.role == 'evaluate')
-  return {'clips': stages.digest(judged), 'config': stages.digest(kept)}
+  return {'clips': stages.digest(judged), 'judge': config['data']['judge'], 'config': stages.digest(kept)}
 
 
 def note_look(cache: pathlib.Path, clips: Sequence[Clip], config: dict[str, Any]) -> None:
-  """Records in the cache that this configuration has seen these clips' test speakers (seeds apart)."""
+  """Records in the cache that this configuration has judged these clips' test or held speakers (seeds apart)."""
   look = _look(clips, config)
   if look not in looks(cache):
-    with open(cache / 'test_looks.jsonl', 'a', encoding='utf-8') as file:
+    with open(cache / 'looks.jsonl', 'a', encoding='utf-8') as file:
       file.write(json.dumps(look) + '\n')
 
 
 def looks(cache: pathlib.Path) -> list[dict[str, str]]:
   """All looks recorded in a cache."""
-  path = cache / 'test_looks.jsonl'
+  path = cache / 'looks.jsonl'
   return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def look_count(cache: pathlib.Path, clips: Sequence[Clip], config: dict[str, Any]) -> int:
-  """How many configurations, this one included, have been judged on these clips' test speakers in this cache."""
+def look_count(cache: pathlib.Path, clips: Sequence[Clip], config: dict[str, Any], judge: str) -> int:
+  """How many configurations have been judged on these clips' speakers as `judge` ('test' or 'held') in this cache."""
   here = _look(clips, config)['clips']
-  return sum(look['clips'] == here for look in looks(cache))
+  return sum(look['clips'] == here and look['judge'] == judge for look in looks(cache))

@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import pathlib
+import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -34,10 +35,12 @@ def run(cache: pathlib.Path, name: str, key: Any, work: Callable[[pathlib.Path],
     cache: where all stages lie.
     name: of the stage; a folder in the cache.
     key: a JSON value that holds all that the stage's result depends on; written beside the result.
-    work: fills the folder that it is given; called again on the same folder after an interruption.
+    work: fills the folder that it is given; called again on the same folder after an interruption. What it keeps in
+      the subfolder 'scratch', as checkpoints, is removed when the folder is whole, and not before.
   """
   folder = cache / name / digest(key)
   if folder.exists():
+    shutil.rmtree(folder / 'scratch', ignore_errors=True)  # what a run killed just here left
     return folder
   folder.parent.mkdir(parents=True, exist_ok=True)
   partial = folder.with_suffix('.partial')
@@ -47,4 +50,5 @@ def run(cache: pathlib.Path, name: str, key: Any, work: Callable[[pathlib.Path],
       work(partial)
       (partial / 'key.json').write_text(json.dumps(key, sort_keys=True, indent=1) + '\n')
       partial.rename(folder)
+      shutil.rmtree(folder / 'scratch', ignore_errors=True)
   return folder

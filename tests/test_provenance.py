@@ -14,7 +14,7 @@ CONFIG: dict[str, Any] = {
   'nets_seed': None,
   'cache': None,
   'until': 'report',
-  'data': {'corpus': 'demo', 'root': 'here', 'options': {}, 'rule': 'loso'},
+  'data': {'corpus': 'demo', 'root': 'here', 'java_sed': {}, 'rule': 'loso', 'judge': 'test'},
   'fusion': {'units': (256, 128), 'rbm': {'lr': 0.1}},
   'executor': {'backend': 'loky', 'workers': -1},
   'parallel': {'folds': 1},
@@ -55,7 +55,7 @@ def test_a_work_directory_is_claimed_once_and_reopened_by_the_same_config(tmp_pa
     ({'nets_seed': 3}, ['nets_seed (None there, 3 now)']),
     ({'fusion__units': [256]}, ['fusion.units ([256, 128] there, [256] now)']),
     ({'fusion__rbm__lr': 0.2, 'data__rule': 'groups:4'}, ['data.rule', 'fusion.rbm.lr (0.1 there, 0.2 now)']),
-    ({'data__options': {'takes': True}}, ['data.options.takes (None there, True now)']),
+    ({'data__java_sed': {'takes': True}}, ['data.java_sed.takes (None there, True now)']),
     ({'data__new': 5}, ['data.new']),
   ],
 )
@@ -73,13 +73,13 @@ def test_another_config_is_refused_and_the_differing_keys_are_named(
 
 def test_what_changes_no_result_may_differ(tmp_path: pathlib.Path) -> None:
   provenance.claim(tmp_path, CONFIG)
-  free = {'cache': 'elsewhere', 'until': 'fusion', 'executor__workers': 1, 'parallel__folds': 2}
+  free = {'cache': 'elsewhere', 'data__root': 'moved', 'until': 'fusion', 'executor__workers': 1, 'parallel__folds': 2}
   provenance.claim(tmp_path, changed(**free, log__every=1, save__every=1))
 
 
 def test_a_look_is_counted_once_for_each_config_and_not_for_each_seed(tmp_path: pathlib.Path) -> None:
   judged = clips('a', 'b')
-  count = lambda config=CONFIG, of=judged: provenance.look_count(tmp_path, of, config)
+  count = lambda config=CONFIG, of=judged: provenance.look_count(tmp_path, of, config, 'test')
   assert count() == 0
   for config in (
     CONFIG,
@@ -95,16 +95,18 @@ def test_a_look_is_counted_once_for_each_config_and_not_for_each_seed(tmp_path: 
   provenance.note_look(tmp_path, judged, changed(fusion__units=[64]))
   assert count() == 3 and count(changed(fusion__rbm__lr=0.2)) == 3
   assert len(provenance.looks(tmp_path)) == 3
+  provenance.note_look(tmp_path, judged, changed(data__judge='held'))
+  assert count() == 3 and provenance.look_count(tmp_path, judged, CONFIG, 'held') == 1
 
 
 def test_looks_at_other_clips_are_counted_apart(tmp_path: pathlib.Path) -> None:
   provenance.note_look(tmp_path, clips('a', 'b'), CONFIG)
   provenance.note_look(tmp_path, clips('a', 'c'), CONFIG)
-  assert provenance.look_count(tmp_path, clips('a', 'b'), CONFIG) == 1
-  assert provenance.look_count(tmp_path, clips('b', 'a'), CONFIG) == 1  # the order does not matter
+  assert provenance.look_count(tmp_path, clips('a', 'b'), CONFIG, 'test') == 1
+  assert provenance.look_count(tmp_path, clips('b', 'a'), CONFIG, 'test') == 1  # the order does not matter
   more = [*clips('a', 'b'), *clips('x', role='train_only')]  # nor do clips that are never judged
-  assert provenance.look_count(tmp_path, more, CONFIG) == 1
-  assert provenance.look_count(tmp_path, clips('d'), CONFIG) == 0
+  assert provenance.look_count(tmp_path, more, CONFIG, 'test') == 1
+  assert provenance.look_count(tmp_path, clips('d'), CONFIG, 'test') == 0
 
 
 def test_notes_are_lines_of_json(tmp_path: pathlib.Path) -> None:

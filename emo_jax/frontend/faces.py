@@ -129,14 +129,15 @@ def track(frames: Iterable[tuple[float, np.ndarray]], *, every: int, min_face: f
   """
   times: list[float] = []
   seen: list[_Seen] = []
-  last, since = None, -np.inf
+  last: np.ndarray | None = None
+  since, shape = -np.inf, (0, 0, 0)
   for i, (time, image) in enumerate(frames):
     times.append(time)
-    near = last if time - since <= hold else None
+    near = last if time - since <= hold and image.shape == shape else None
     if i % every == 0 and (found := _find(image, near, min_face * image.shape[0])) is not None:
       seen.append((i, *found))
       if found[1] is not None:  # a box without eyes is not followed: it may be no face
-        last, since = found[0], time
+        last, since, shape = found[0], time, image.shape
   return _joined(np.array(times, float), seen, searched=-(-len(times) // every), hold=hold)
 
 

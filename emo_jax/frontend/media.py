@@ -90,7 +90,7 @@ def sound(path: str) -> Iterator[np.ndarray]:
       frame.pts = None  # gaps in the time stamps are not filled with silence
       for block in to_float.resample(frame):
         seen = True
-        yield block.to_ndarray()[0]
+        yield np.nan_to_num(block.to_ndarray()[0], posinf=1.0, neginf=-1.0)
     if not seen:
       raise UnreadableMedia(f'{path}: its sound stream holds no samples')
 
@@ -99,7 +99,8 @@ def frames(path: str) -> Iterator[tuple[float, np.ndarray]]:
   """The frames of a film with the times at which they are shown.
 
   Yields:
-    time in seconds from the container's zero, uint8 RGB [H, W, 3].
+    time in seconds from the first sample of the file's sound (without sound: from the container's start), uint8 RGB
+    [H, W, 3].
 
   Raises:
     UnreadableMedia: no picture could be decoded.
@@ -109,10 +110,13 @@ def frames(path: str) -> Iterator[tuple[float, np.ndarray]]:
     if stream is None:
       raise UnreadableMedia(f'{path}: has no picture')
     stream.thread_type = 'AUTO'
+    start = (container.start_time or 0) / 1e6  # microseconds
+    if container.streams.audio and container.streams.audio[0].start_time is not None:
+      start = float(container.streams.audio[0].start_time * container.streams.audio[0].time_base)
     last = -np.inf
     for frame in _decoded(path, container, stream):
       # A frame without a time stamp follows the one before at the stream's nominal rate.
-      time = frame.time if frame.time is not None else max(last, 0.0) + 1 / float(stream.base_rate or 25)
+      time = max(last, 0.0) + 1 / float(stream.base_rate or 25) if frame.time is None else frame.time - start
       if time > last:
         last = time
         yield time, frame.to_ndarray(format='rgb24')

@@ -62,6 +62,8 @@ def _write(target: pathlib.Path, blocks: Iterator[np.ndarray], facts: dict[str, 
 
 def _audio(path: pathlib.Path, target: pathlib.Path, settings: dict[str, Any]) -> None:
   rate = media.probe(str(path)).rate
+  if rate < 1000:
+    raise media.UnreadableMedia(f'{path}: claims a sample rate of {rate} Hz')
   columns = audio.log_mel(media.sound(str(path)), rate, low=settings['low_hz'], high=settings['high_hz'])
   column_s = audio.frame_lengths(rate)[1] / rate
   _write(target, columns, {'column_s': np.asarray(column_s), 'rate': np.asarray(rate)}, fortran=True)
@@ -113,6 +115,10 @@ def prepare_clip(clip: Clip, hashes: dict[str, str], folder: str, settings: dict
         reasons.append('no face was found' if name == 'faces' else 'the sound is shorter than one frame of 25 ms')
     except media.UnreadableMedia as error:
       reasons.append(str(error))
+    except (OSError, ImportError, MemoryError, RuntimeError):  # the machine's fault, not the clip's
+      raise
+    except Exception as error:
+      reasons.append(f'{path.name}: {stream} failed with {type(error).__name__}: {error}')
   return {**made, 'reason': '; '.join(dict.fromkeys(reasons))}
 
 
@@ -137,7 +143,10 @@ class Store:
   ):
     self.folder, self.records, self.length, self.shift = folder, records, length, shift
     self.refuse_short = refuse_short
-    self._array = functools.cache(lambda stem: np.load(folder / f'{stem}.npy', mmap_mode='r', allow_pickle=False))
+    # A mapped file holds a file descriptor, of which a process may have as few as 256.
+    self._array = functools.lru_cache(maxsize=128)(
+      lambda stem: np.load(folder / f'{stem}.npy', mmap_mode='r', allow_pickle=False)
+    )
 
   def facts(self, clip: int, modality: str) -> dict[str, np.ndarray]:
     """What is known beside the array: audio column_s (seconds), rate (Hz); faces times [F], box, eyes, confidence."""

@@ -1,6 +1,7 @@
 """The result of an experiment: predictions.csv, report.json, report.md (pipeline step: report)."""
 
 import csv
+import functools
 import json
 from typing import Any
 
@@ -26,14 +27,29 @@ def split_record(x: Experiment) -> dict[str, Any]:
   return {**record, 'digest': stages.digest(record)}
 
 
+def missing(x: Experiment) -> tuple[dict[int, str], dict[int, str]]:
+  """Why clips cannot be used: index -> reason, of those without any segment, and of those with one half only."""
+  halves = {'sound': x.segments.has_audio, 'face': x.segments.has_face}
+  usable = {half: set(x.segments.clip[has].tolist()) for half, has in halves.items()}
+  rejected, half_clips = {}, {}
+  for number, record in enumerate(x.records):
+    lacking = [half for half in halves if number not in usable[half]]
+    if len(lacking) == len(halves):
+      rejected[number] = record['reason'] or 'the sound is shorter than a window (config.frontend.short)'
+    elif lacking:
+      half_clips[number] = record['reason'] or f'no window has enough of its {lacking[0]}'
+  return rejected, half_clips
+
+
 def write_rejected(x: Experiment) -> None:
   """rejected.csv: the clips of which neither half can be used, with the reason."""
+  rejected, _ = missing(x)
   with open(x.workdir / 'rejected.csv', 'w', newline='', encoding='utf-8') as file:
     table = csv.writer(file)
     table.writerow(['id', 'file', 'reason'])
-    for clip, record in zip(x.clips, x.records, strict=True):
-      if not record['audio'] and not record['faces']:
-        table.writerow([clip.id, ' '.join(str(path) for path in clip.files), record['reason']])
+    for number, reason in rejected.items():
+      clip = x.clips[number]
+      table.writerow([clip.id, ' '.join(str(path) for path in clip.files), reason])
 
 
 def load_scores(x: Experiment) -> list[dict[str, dict[int, np.ndarray]]]:
@@ -65,7 +81,16 @@ def judge_method(x: Experiment, scores: list[dict[str, dict[int, np.ndarray]]], 
       own_table = metrics.confusion(truth[clips[own]], verdicts[own], classes=size)
       per_speaker[speaker] = metrics.summary(own_table)
   whole = np.sum(tables, axis=0)
-  return {**metrics.summary(whole), 'confusion': whole.tolist(), 'per_fold': per_fold, 'per_speaker': per_speaker}
+  common = [(clip, of[method][clip]) for of in scores for clip in set.intersection(*map(set, of.values()))]
+  right = [np.argmax(values) == truth[clip] for clip, values in common]
+  of_common = {'accuracy_common': float(np.mean(right)) if right else 0.0}
+  return {
+    **metrics.summary(whole),
+    **of_common,
+    'confusion': whole.tolist(),
+    'per_fold': per_fold,
+    'per_speaker': per_speaker,
+  }
 
 
 def write_predictions(x: Experiment, scores: list[dict[str, dict[int, np.ndarray]]]) -> None:
@@ -91,11 +116,8 @@ def write(x: Experiment) -> None:
   scores = load_scores(x)
   write_predictions(x, scores)
   judged = {clip for of_fold in scores for of_method in of_fold.values() for clip in of_method}
-  half = {
-    clip.id: record['reason']
-    for clip, record in zip(x.clips, x.records, strict=True)
-    if record['reason'] and (record['audio'] or record['faces'])
-  }
+  rejected, half_clips = missing(x)
+  looks = functools.partial(provenance.look_count, x.cache, x.clips, x.config.to_dict())
   result = {
     'corpus': x.config.data.corpus,
     'protocol': 'inductive',
@@ -104,12 +126,13 @@ def write(x: Experiment) -> None:
     'classes': x.classes,
     'clips': len(judged),
     'speakers': len({x.clips[clip].speaker for clip in judged}),
-    'rejected': sum(not record['audio'] and not record['faces'] for record in x.records),
-    'half_clips': half,
+    'rejected': len(rejected),
+    'half_clips': {x.clips[number].id: reason for number, reason in half_clips.items() if number in judged},
     'seed': x.config.seed,
     'nets_seed': x.nets_seed,
     'split_digest': split_record(x)['digest'],
-    'configurations_seen_by_test': provenance.look_count(x.cache, x.clips, x.config.to_dict()),
+    'configurations_judged_on_test': looks('test'),
+    'configurations_judged_on_held': looks('held'),
     'methods': {method: judge_method(x, scores, method) for method in MEANING},
   }
   (x.workdir / 'report.json').write_text(json.dumps(result, indent=1) + '\n')
@@ -161,13 +184,16 @@ def markdown(result: dict[str, Any], seconds: dict[str, float]) -> str:
   ]
   lines += [
     f"Protocol: {result['protocol']}. Judged: {result['judged']} speakers. Seed {result['seed']}, networks' seed "
-    f'{result["nets_seed"]}. Configurations that have seen these test speakers, seeds apart, as this cache knows: '
-    f'{result["configurations_seen_by_test"]}.',
+    f'{result["nets_seed"]}. Configurations judged on these clips so far, seeds apart, as this cache knows: '
+    f'{result["configurations_judged_on_test"]} on test speakers, {result["configurations_judged_on_held"]} on held.',
     '',
   ]
   lines += _table(
-    ['method', 'what it is', 'clips', 'accuracy', 'UAR'],
-    [[m, MEANING[m], r['clips'], f'{r["accuracy"]:.3f}', f'{r["uar"]:.3f}'] for m, r in methods.items()],
+    ['method', 'what it is', 'clips', 'accuracy', 'UAR', 'accuracy on the clips that all could judge'],
+    [
+      [m, MEANING[m], r['clips'], f'{r["accuracy"]:.3f}', f'{r["uar"]:.3f}', f'{r["accuracy_common"]:.3f}']
+      for m, r in methods.items()
+    ],
   )
   lines += ['', 'Accuracy of each speaker:', '']
   lines += _table(

@@ -55,5 +55,4 @@ def decide(x: Experiment) -> None:
     for number in range(len(x.folds))
   ]
   x.make_folds('decide', keys, work, [1] * len(keys), 'fold')
-  if judge == 'test':
-    provenance.note_look(x.cache, x.clips, x.config.to_dict())
+  provenance.note_look(x.cache, x.clips, x.config.to_dict())

@@ -1,7 +1,6 @@
 """Step 5, fusion: the DBN of every fold (method.md A4)."""
 
 import pathlib
-import shutil
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -24,10 +23,6 @@ def fuse(x: Experiment) -> None:
   train_rows = [x.rows(fold, both, 'train') for fold in x.folds]
   steps = []
   for rows in train_rows:
-    if len(rows) == 0:
-      raise ValueError(
-        'a fold has no training clip with both sound and face; fusion needs some (config.until=features)'
-      )
     of_rbm = config.rbm.epochs * batches.steps_per_epoch(len(rows), config.rbm.batch)
     of_tuning = tune.epochs * batches.steps_per_epoch(len(rows), tune.batch) if tune.kind == 'softmax' else 0
     steps.append(len(config.units) * of_rbm + of_tuning)
@@ -67,15 +62,13 @@ def fuse(x: Experiment) -> None:
         seed=x.config.seed,
         names=('fusion', 'finetune'),
         name=f'fusion/fold_{number}/finetune',
-        folder=folder / 'finetune_checkpoints',
+        folder=folder / 'scratch' / 'finetune',
         watch=watch,
       )
       params = variables['params']
     checkpoint.save(folder / 'dbn', params)
     np.save(folder / 'rows.npy', rows)
     np.save(folder / 'joint.npy', np.asarray(jax.jit(dbn.joint_feature)(params['stack'], visible)))
-    for leftover in folder.glob('*_checkpoints'):
-      shutil.rmtree(leftover)
 
   keys = [
     {

@@ -2,7 +2,6 @@
 
 import dataclasses
 import pathlib
-import shutil
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -33,6 +32,20 @@ def statistics_like(x: Experiment, modality: str) -> Any:
   return {name: jax.ShapeDtypeStruct((*size, 3), np.float32) for name in ('mean', 'deviation')}
 
 
+def check(x: Experiment, modality: str) -> None:
+  """Traces the network on a row as the store gives it, with keys as in training: a wrong word or size is found here.
+
+  Raises:
+    ValueError: a config value that the network refuses.
+  """
+  network, _ = NETWORKS[modality](x.config[modality], classes=len(x.classes))
+  row = (64, x.config.frontend.segments.length) if modality == 'audio' else (16, *x.config.frontend.faces.size, 3)
+  example = jax.ShapeDtypeStruct((1, *row), np.float32 if modality == 'audio' else np.uint8)
+  keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
+  params = jax.eval_shape(lambda: initial_params(x, modality))
+  jax.eval_shape(network.forward, {'params': params, 'statistics': statistics_like(x, modality)}, example, keys)
+
+
 def reader(x: Experiment, modality: str, table: Segments) -> supervised.Read:
   """rows of `table` -> the network's input, from the store."""
   read = x.store.audio if modality == 'audio' else x.store.faces
@@ -42,10 +55,9 @@ def reader(x: Experiment, modality: str, table: Segments) -> supervised.Read:
 def train_networks(x: Experiment, modality: str) -> None:
   """Trains one network a fold on the training segments that have its modality."""
   config, name = x.config[modality], f'{modality}_net'
+  needed = ('audio',) if modality == 'audio' else ('audio', 'faces')  # the sound says where the windows are
   network, _ = NETWORKS[modality](config, classes=len(x.classes))
   rows = [x.rows(fold, (modality,), 'train') for fold in x.folds]
-  if any(len(of_fold) == 0 for of_fold in rows):
-    raise ValueError(f'a fold has no training clip with {modality}; see rejected.csv and report the corpus as it is')
   steps = [config.epochs * batches.steps_per_epoch(len(of_fold), config.batch) for of_fold in rows]
 
   def work(folder: pathlib.Path, number: int, tick: Callable[[int], Any]) -> None:
@@ -63,11 +75,10 @@ def train_networks(x: Experiment, modality: str) -> None:
       seed=x.nets_seed,
       names=(modality,),
       name=f'{name}/fold_{number}',
-      folder=folder / 'checkpoints',
+      folder=folder / 'scratch' / 'checkpoints',
       watch=x.watch(tick),
     )
     checkpoint.save(folder / 'network', variables)
-    shutil.rmtree(folder / 'checkpoints')
 
   keys = [
     {
@@ -76,7 +87,7 @@ def train_networks(x: Experiment, modality: str) -> None:
       'seed': x.nets_seed,
       'segments': x.config.frontend.segments.to_dict(),
       'classes': x.classes,
-      'clips': x.clips_of(of_fold),
+      'clips': x.contents(np.unique(x.segments.clip[of_fold]), needed),
     }
     for of_fold in rows
   ]
@@ -106,8 +117,8 @@ def extract_features(x: Experiment) -> None:
     {
       'version': VERSION['features'],
       'networks': [x.made[f'{m}_net'][number].name for m in NETWORKS],
-      # Rows are places in the table of all segments, so the whole list of clips is what they depend on.
-      'clips': x.clips_of(np.arange(len(x.segments))),
+      # Rows and clips are stored by their places in the list of all clips, so all of it is what they depend on.
+      'clips': x.contents(range(len(x.clips)), ('audio', 'faces')),
       'sides': x.sides(fold).tolist(),
     }
     for number, fold in enumerate(x.folds)

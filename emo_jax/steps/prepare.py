@@ -4,9 +4,10 @@ import json
 import pathlib
 
 import joblib
+import numpy as np
 
 from emo_jax import stages
-from emo_jax.context import Experiment
+from emo_jax.context import Experiment, Unusable
 from emo_jax.corpora import clip as clip_list
 from emo_jax.frontend import store as stored
 from emo_jax.report import report
@@ -43,3 +44,23 @@ def prepare(x: Experiment) -> None:
   x.store = stored.Store(store, x.records, length=length, shift=shift, refuse_short=settings['short'] == 'refuse')
   x.segments = x.store.table()
   report.write_rejected(x)
+  if x.config.until != 'prepare':
+    check_folds(x)
+
+
+def check_folds(x: Experiment) -> None:
+  """Refuses, before anything is trained, folds in which a later stage would have nothing to learn from.
+
+  Raises:
+    Unusable: a fold without training clips of a modality, without clips of both, or with a single emotion among them.
+  """
+  for number, fold in enumerate(x.folds):
+    for halves in (('audio',), ('visual',), ('audio', 'visual')):
+      rows = x.rows(fold, halves, 'train')
+      emotions = sorted({x.classes[label] for label in x.labels(rows)})
+      if len(emotions) < 2:
+        raise Unusable(
+          f'fold {number} (test speakers {", ".join(fold.test)}) has {len(np.unique(x.segments.clip[rows]))} training '
+          f'clips with {" and ".join(halves)}, of the emotions {emotions}; at least two emotions are needed. Look at '
+          'rejected.csv, add clips, or use fewer folds (config.data.rule)'
+        )

@@ -120,7 +120,8 @@ def train_stack(
     config: config.fusion.rbm.
     seed: of the random streams, the same for every fold.
     name: of the fold's fusion, for metrics.
-    folder: where the layers' checkpoints lie; a layer that is done is not trained again.
+    folder: where finished layers lie, and their checkpoints in its subfolder 'scratch'; a layer that is done is not
+      trained again.
   """
   stack: list[rbm.Params] = []
   for layer, hidden in enumerate(units):
@@ -138,7 +139,7 @@ def train_stack(
         seed=seed,
         names=('fusion', 'rbm', layer),
         name=f'{name}/rbm{layer}',
-        folder=folder / f'rbm{layer}_checkpoints',
+        folder=folder / 'scratch' / f'rbm{layer}',
         watch=watch,
       )
       checkpoint.save(done, params)

@@ -55,7 +55,7 @@ def test_a_film_gives_every_frame_in_order_with_its_time(
   assert images.shape == (20, 48, 64, 3) and images.dtype == np.uint8
   assert images.mean((1, 2, 3)) == pytest.approx(20 + 10 * np.arange(20), abs=4)
   assert times - times[0] == pytest.approx(np.arange(20) / fps, abs=1.1e-3)  # FLV and MKV count whole milliseconds
-  assert 0 <= times[0] < 0.05
+  assert abs(times[0]) < 0.05  # the encoders' first samples: the sound may start a little later than the picture
   sound_wave = heard(path)
   assert sound_wave.dtype == np.float32 and sound_wave.ndim == 1
   assert len(sound_wave) / 44100 == pytest.approx(0.8, abs=0.08)  # lossy codecs fill up their last block

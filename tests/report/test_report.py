@@ -5,6 +5,7 @@ import pathlib
 import types
 from typing import Any
 
+import numpy as np
 import pytest
 
 from emo_jax.corpora.clip import Clip
@@ -19,6 +20,7 @@ def result(**changes: Any) -> dict[str, Any]:
       'clips': 10 + number,
       'accuracy': 0.501 + number / 10,
       'uar': 0.402 + number / 10,
+      'accuracy_common': 0.303 + number / 10,
       'per_speaker': {'s2': {'accuracy': 0.3 + number / 100}, 's1': {'accuracy': 0.2 + number / 100}},
     }
   base = {
@@ -33,7 +35,8 @@ def result(**changes: Any) -> dict[str, Any]:
     'half_clips': {},
     'seed': 5,
     'nets_seed': 6,
-    'configurations_seen_by_test': 9,
+    'configurations_judged_on_test': 9,
+    'configurations_judged_on_held': 8,
     'methods': methods,
   }
   return base | changes
@@ -75,7 +78,7 @@ def test_markdown_holds_every_figure_in_its_cell() -> None:
   rows = cells(report.markdown(result(), {'prepare': 1.25, 'audio_net': 100.0}))
   table = {row[0]: row for row in rows}
   for number, name in enumerate(('audio', 'visual', 'concat', 'hybrid')):
-    want = [str(10 + number), f'0.{5 + number}01', f'0.{4 + number}02']
+    want = [str(10 + number), f'0.{5 + number}01', f'0.{4 + number}02', f'0.{3 + number}03']
     assert table[name][2:] == want
   assert table['speaker'][1:] == ['audio', 'visual', 'concat', 'hybrid']
   assert table['s1'][1:] == ['0.200', '0.210', '0.220', '0.230']
@@ -87,7 +90,14 @@ def test_markdown_holds_every_figure_in_its_cell() -> None:
 def test_markdown_says_how_it_came_about() -> None:
   text = report.markdown(result(), {})
   assert text.startswith('# made: 13 clips, 2 speakers\n')
-  for words in ('inductive', 'Judged: test speakers', 'Seed 5', 'seed 6', 'as this cache knows: 9.', 'never overlap'):
+  for words in (
+    'inductive',
+    'Judged: test speakers',
+    'Seed 5',
+    'seed 6',
+    '9 on test speakers, 8 on held',
+    'never overlap',
+  ):
     assert words in text
   for name in ('audio', 'visual', 'concat', 'hybrid'):
     assert f'(confusion_{name}.png)' in text
@@ -109,7 +119,9 @@ def test_a_clip_without_any_half_is_rejected_and_half_a_clip_is_not(tmp_path: pa
     {'audio': 'x', 'faces': 'y', 'reason': ''},
     {'audio': None, 'faces': None, 'reason': 'f.mp4: "broken", all of it'},
   ]
-  x: Any = types.SimpleNamespace(workdir=tmp_path, clips=clips, records=records)
+  has = {'clip': np.array([0, 1]), 'has_audio': np.array([True, True]), 'has_face': np.array([False, True])}
+  x: Any = types.SimpleNamespace(workdir=tmp_path, clips=clips, records=records, segments=types.SimpleNamespace(**has))
+  assert report.missing(x)[1] == {0: 'no face'}
   report.write_rejected(x)
   with open(tmp_path / 'rejected.csv', newline='', encoding='utf-8') as file:
     rows = list(csv.reader(file))
