@@ -109,3 +109,22 @@ def test_who_is_overtaken_between_looking_and_locking_gets_the_others_folder(
   folder = stages.run(tmp_path, 'net', {'a': 1}, work)
   other.join(30)
   assert (folder / 'result').read_text() == 'whole' and len(made) == 1
+
+
+def test_scratch_lasts_through_an_interruption_and_no_longer(tmp_path: pathlib.Path) -> None:
+  def breaks(folder: pathlib.Path) -> None:
+    (folder / 'scratch').mkdir()
+    (folder / 'scratch' / 'checkpoint').touch()
+    raise OSError('the power is gone')
+
+  def resumes(folder: pathlib.Path) -> None:
+    assert (folder / 'scratch' / 'checkpoint').exists()
+    (folder / 'result').touch()
+
+  with pytest.raises(OSError, match='the power is gone'):
+    stages.run(tmp_path, 'net', {'a': 1}, breaks)
+  folder = stages.run(tmp_path, 'net', {'a': 1}, resumes)
+  assert {path.name for path in folder.iterdir()} == {'result', 'key.json'}
+  (folder / 'scratch').mkdir()  # as a run leaves it that is killed between renaming and removing
+  assert stages.run(tmp_path, 'net', {'a': 1}, breaks) == folder
+  assert not (folder / 'scratch').exists()
