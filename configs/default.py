@@ -11,7 +11,7 @@ from ml_collections import config_dict
 
 
 def get_config() -> ml_collections.ConfigDict:
-  """The paper's experiment."""
+  """The paper's experiment, but for `held`: a group is kept to choose on until every value is fixed."""
   return ml_collections.ConfigDict(
     {
       # Seeds: `nets_seed` for the two networks (as `seed`, unless set), `seed` for fusion and what follows.
