@@ -1,8 +1,9 @@
 """Face frames of a film: where the eyes are in every frame, and the aligned crops (pipeline step: clips in).
 
-Faces and eyes are found with OpenCV's Haar cascades (Viola-Jones, method.md A2). `track` makes one pass over a film
-and keeps only numbers; a second pass hands each frame and its eyes to `align`, so memory does not grow with the film.
-Points are x, y in pixels of the frame, a pixel's centre having whole numbers.
+Faces and eyes are found with OpenCV's Haar cascades (Viola-Jones, method.md A2), or by MTCNN (mtcnn.py), which finds
+turned faces as well. `track` makes one pass over a film and keeps only numbers; a second pass hands each frame and its
+eyes to `align`, so memory does not grow with the film. Points are x, y in pixels of the frame, a pixel's centre having
+whole numbers.
 """
 
 import dataclasses
@@ -12,6 +13,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+
+from emo_jax.frontend import mtcnn
 
 CROP = (150, 110)  # height, width of the crop in which the eyes are 55 px apart
 EYE_LINE = 0.27  # share of the crop's height above the eyes: keeps raised brows and open mouths (0.35 cuts mouths)
@@ -118,15 +121,22 @@ def _find(image: np.ndarray, near: np.ndarray | None, smallest: float) -> tuple[
   return None if box is None else (box, _find_eyes(gray, box))
 
 
-def track(frames: Iterable[tuple[float, np.ndarray]], *, every: int, min_face: float, hold: float) -> Track:
+def track(
+  frames: Iterable[tuple[float, np.ndarray]], *, detector: str, every: int, min_face: float, hold: float
+) -> Track:
   """Follows the largest face of a film (method.md A2).
 
   Args:
     frames: time in seconds and uint8 RGB [H, W, 3] of each frame, in the order of time; read once.
+    detector: 'haar' or 'mtcnn'.
     every: faces are looked for in every so-many-th frame (the paper: 1) and interpolated between.
     min_face: smallest face, as a share of the frame's height.
     hold: seconds after which a face that is no longer found counts as gone.
+
+  Raises:
+    ModuleNotFoundError: MTCNN's networks are not installed.
   """
+  find = {'haar': _find, 'mtcnn': mtcnn.find}[detector]
   times: list[float] = []
   seen: list[_Seen] = []
   last: np.ndarray | None = None
@@ -134,7 +144,7 @@ def track(frames: Iterable[tuple[float, np.ndarray]], *, every: int, min_face: f
   for i, (time, image) in enumerate(frames):
     times.append(time)
     near = last if time - since <= hold and image.shape == shape else None
-    if i % every == 0 and (found := _find(image, near, min_face * image.shape[0])) is not None:
+    if i % every == 0 and (found := find(image, near, min_face * image.shape[0])) is not None:
       seen.append((i, *found))
       if found[1] is not None:  # a box without eyes is not followed: it may be no face
         last, since, shape = found[0], time, image.shape

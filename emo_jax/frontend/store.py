@@ -70,7 +70,7 @@ def _audio(path: pathlib.Path, target: pathlib.Path, settings: dict[str, Any]) -
 
 
 def _faces(path: pathlib.Path, target: pathlib.Path, settings: dict[str, Any]) -> None:
-  search = {name: settings[name] for name in ('every', 'min_face', 'hold')}
+  search = {name: settings[name] for name in ('detector', 'every', 'min_face', 'hold')}
   track = faces.track(media.frames(str(path)), **search)
   aligned = (
     faces.align(frame, eyes, size=tuple(settings['size']))[None]
@@ -147,6 +147,7 @@ class Store:
     self._array = functools.lru_cache(maxsize=128)(
       lambda stem: np.load(folder / f'{stem}.npy', mmap_mode='r', allow_pickle=False)
     )
+    self._mean_face = functools.lru_cache(maxsize=4096)(self._fresh_mean_face)
 
   def facts(self, clip: int, modality: str) -> dict[str, np.ndarray]:
     """What is known beside the array: audio column_s (seconds), rate (Hz); faces times [F], box, eyes, confidence."""
@@ -178,6 +179,15 @@ class Store:
       windows[row, :, : part.shape[1]] = part
       windows[row, :, part.shape[1] :] = part[:, -1:]
     return windows
+
+  def _fresh_mean_face(self, clip: int) -> np.ndarray:
+    frames = self._array(self.records[clip]['faces'])
+    seen = self.facts(clip, 'faces')['confidence'][: len(frames)] > 0
+    return np.mean(frames[seen], axis=0).round().astype(np.uint8)
+
+  def mean_faces(self, wanted: segments.Segments) -> np.ndarray:
+    """The mean of all frames with a face of each segment's clip, uint8 RGB [N, 1, h, w, 3]."""
+    return np.stack([self._mean_face(clip) for clip in wanted.clip])[:, None]
 
   def faces(self, wanted: segments.Segments) -> np.ndarray:
     """Aligned face frames, uint8 RGB [N, 16, h, w, 3]."""

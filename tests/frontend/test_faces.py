@@ -61,7 +61,7 @@ def test_no_pair_of_eyes_is_refused() -> None:
 def test_gaps_are_interpolated_and_ends_held(detector: Callable[..., None]) -> None:
   # Found in frames 20-39 and 50-69 of 90, moving by 1 px a frame.
   detector(lambda i: (BOX + (i, 0, 0, 0), PAIR + (i, 0)) if 20 <= i < 40 or 50 <= i < 70 else None)
-  track = faces.track(_film(90), every=1, min_face=0.2, hold=0.5)
+  track = faces.track(_film(90), detector='haar', every=1, min_face=0.2, hold=0.5)
   confidence = track.confidence
   assert track.times == pytest.approx(np.arange(90) / RATE)
   assert (confidence[20:40] == 1).all() and (confidence[50:70] == 1).all()
@@ -83,7 +83,7 @@ def test_every_other_frame(detector: Callable[..., None]) -> None:
     return BOX, PAIR
 
   detector(find)
-  track = faces.track(_film(21), every=2, min_face=0.2, hold=0.5)
+  track = faces.track(_film(21), detector='haar', every=2, min_face=0.2, hold=0.5)
   assert looked_at == list(range(0, 21, 2))
   assert track.eyes == pytest.approx(np.broadcast_to(PAIR, (21, 2, 2)), abs=1e-3)
   assert (track.confidence[::2] == 1).all()
@@ -93,7 +93,7 @@ def test_every_other_frame(detector: Callable[..., None]) -> None:
 def test_a_face_without_eyes_lends_its_box(detector: Callable[..., None]) -> None:
   # The eyes close for 1.7 s while the head moves 60 px to the right and stays.
   detector(lambda i: (BOX, PAIR) if i < 40 else (BOX + (60, 0, 0, 0), None if i < 91 else PAIR + (60, 0)))
-  track = faces.track(_film(120), every=1, min_face=0.2, hold=0.5)
+  track = faces.track(_film(120), detector='haar', every=1, min_face=0.2, hold=0.5)
   assert track.eyes[60:] == pytest.approx(np.broadcast_to(PAIR + (60, 0), (60, 2, 2)), abs=1e-3)
   assert track.confidence[65] == 0.5
   assert track.confidence[42] == pytest.approx(1 - 3 / 15, abs=1e-5)
@@ -102,7 +102,7 @@ def test_a_face_without_eyes_lends_its_box(detector: Callable[..., None]) -> Non
 def test_jitter_is_smoothed_and_jumps_are_dropped(detector: Callable[..., None]) -> None:
   noise = np.random.default_rng(0).normal(0, 1, (60, 2, 2))
   detector(lambda i: (BOX, PAIR + noise[i] + (40 if i in (0, 17, 30, 31) else 0)))
-  track = faces.track(_film(60), every=1, min_face=0.2, hold=0.5)
+  track = faces.track(_film(60), detector='haar', every=1, min_face=0.2, hold=0.5)
   assert np.abs(track.eyes - PAIR).max() < 3
   raw, smooth = (np.diff(e, n=2, axis=0).std() for e in (noise, track.eyes))
   assert smooth < 0.25 * raw
@@ -111,41 +111,44 @@ def test_jitter_is_smoothed_and_jumps_are_dropped(detector: Callable[..., None])
 
 def test_eyes_now_and_then_are_no_face(detector: Callable[..., None]) -> None:
   detector(lambda i: (BOX, PAIR if i % 25 == 0 else None))
-  track = faces.track(_film(100), every=1, min_face=0.2, hold=0.5)
+  track = faces.track(_film(100), detector='haar', every=1, min_face=0.2, hold=0.5)
   assert not track.confidence.any() and not track.eyes.any() and not track.box.any()
 
 
 def test_a_film_of_no_frames() -> None:
-  track = faces.track([], every=1, min_face=0.2, hold=0.5)
+  track = faces.track([], detector='haar', every=1, min_face=0.2, hold=0.5)
   assert track.eyes.shape == (0, 2, 2) and track.box.shape == (0, 4) and track.confidence.shape == (0,)
 
 
+@pytest.mark.parametrize('detector', ['haar', 'mtcnn'])
 @pytest.mark.parametrize('grain', [1, 8, 16])
-def test_noise_has_no_face(grain: int) -> None:
+def test_noise_has_no_face(grain: int, detector: str) -> None:
   random = np.random.default_rng(grain)
   blocks = random.integers(0, 256, (30, -(-180 // grain), -(-240 // grain), 3), np.uint8)
   film = ((i / RATE, b.repeat(grain, 0).repeat(grain, 1)[:180, :240]) for i, b in enumerate(blocks))
-  assert not faces.track(film, every=1, min_face=0.2, hold=0.5).confidence.any()
+  assert not faces.track(film, detector=detector, every=1, min_face=0.2, hold=0.5).confidence.any()
 
 
-def test_a_plain_film_and_a_gradient_have_no_face() -> None:
+@pytest.mark.parametrize('detector', ['haar', 'mtcnn'])
+def test_a_plain_film_and_a_gradient_have_no_face(detector: str) -> None:
   ramp = np.broadcast_to(np.linspace(0, 255, 240).astype(np.uint8)[None, :, None], (180, 240, 3))
   for image in (np.full((180, 240, 3), 90, np.uint8), ramp):
     film = ((i / RATE, image) for i in range(10))
-    assert not faces.track(film, every=1, min_face=0.2, hold=0.5).confidence.any()
+    assert not faces.track(film, detector=detector, every=1, min_face=0.2, hold=0.5).confidence.any()
 
 
+@pytest.mark.parametrize(('detector', 'apart'), [('haar', (0.25, 0.45)), ('mtcnn', (0.35, 0.55))])
 @pytest.mark.parametrize('name', ['java_sed/video/07-01-03_01.mp4', 'crema_d_sample/VideoFlash/1001_DFA_HAP_XX.flv'])
-def test_the_face_of_a_real_clip(name: str) -> None:
+def test_the_face_of_a_real_clip(name: str, detector: str, apart: tuple[float, float]) -> None:
   path = DATA / name
   if not path.exists():
     pytest.skip(f'no real clips: {path} is absent; set EMO_JAX_DATA')
   lit = np.array([image.mean() > 10 for _, image in media.frames(str(path))])  # some clips begin with black frames
-  track = faces.track(media.frames(str(path)), every=1, min_face=0.2, hold=0.5)
+  track = faces.track(media.frames(str(path)), detector=detector, every=1, min_face=0.2, hold=0.5)
   sure = track.confidence == 1
   assert sure[lit].mean() >= 0.9
-  apart = track.eyes[sure, 1] - track.eyes[sure, 0]
-  share = apart[:, 0] / track.box[sure, 2]
-  assert ((share > 0.25) & (share < 0.45)).all()
+  across = track.eyes[sure, 1, 0] - track.eyes[sure, 0, 0]
+  share = across / track.box[sure, 2]
+  assert ((share > apart[0]) & (share < apart[1])).all()
   middle = track.eyes[sure].mean(1)
-  assert np.abs(np.diff(middle, axis=0)).max() < 0.3 * apart[:, 0].mean()
+  assert np.abs(np.diff(middle, axis=0)).max() < 0.3 * across.mean()

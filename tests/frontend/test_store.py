@@ -16,7 +16,7 @@ from emo_jax.frontend.store import Store, append_npy, prepare_clip
 Encode = Callable[..., pathlib.Path]
 SETTINGS: dict[str, Any] = {
   'sound': {'low_hz': 20.0, 'high_hz': 8000.0},
-  'faces': {'every': 1, 'min_face': 0.2, 'hold': 0.5, 'size': (30, 22)},
+  'faces': {'detector': 'haar', 'every': 1, 'min_face': 0.2, 'hold': 0.5, 'size': (30, 22)},
 }
 RATE = 16000
 
@@ -125,9 +125,26 @@ def test_faces_are_the_aligned_frames_of_a_window(found: None, encode: Encode, t
   crops = store.faces(table.take(np.array([0])))
   assert crops.shape == (1, 16, 30, 22, 3) and crops.dtype == np.uint8
   assert crops.mean((0, 2, 3, 4)) == pytest.approx(levels[:16], abs=4)
+  assert store.mean_faces(table.take(np.array([0, 0]))).shape == (2, 1, 30, 22, 3)
   facts = store.facts(0, 'faces')
   assert facts['times'] == pytest.approx(np.arange(len(levels)) / 25)
   assert facts['confidence'].shape == (len(levels),) and facts['eyes'].shape == (len(levels), 2, 2)
+
+
+def test_a_mean_face_is_of_the_frames_that_have_a_face(
+  found: None, encode: Encode, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  path = encode(tmp_path / 'a.mp4', images=greys(*[100] * 20, *[140] * 20))
+  store = store_of(tmp_path / 'store', clip_of(path, path))
+  table = store.table()
+  assert store.mean_faces(table)[0, 0].mean() == pytest.approx(120, abs=2)
+  facts = store.facts(0, 'faces')
+  half = {**facts, 'confidence': np.where(np.arange(40) < 20, facts['confidence'], 0)}
+  monkeypatch.setattr(Store, 'facts', lambda self, clip, modality: half)
+  store = Store(store.folder, store.records, length=64, shift=30)
+  means = store.mean_faces(table)
+  assert means.dtype == np.uint8 and len(means) == len(table)
+  assert means.mean() == pytest.approx(100, abs=2)
 
 
 def test_a_film_whose_second_pass_breaks_off_is_cut(
