@@ -3,6 +3,8 @@
 The fitted machine is a dict of plain arrays, saved without pickle.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 Arrays = dict[str, np.ndarray]
@@ -19,7 +21,7 @@ def fit(features: np.ndarray, labels: np.ndarray, *, c: float, classes: int) -> 
 
   Returns:
     arrays: low, spread [F]; coefficients [pairs, F], intercepts [pairs]; present [k], the classes that were seen;
-    classes [].
+    classes [] and c [], as given.
 
   Raises:
     ValueError: all rows have one label.
@@ -40,6 +42,7 @@ def fit(features: np.ndarray, labels: np.ndarray, *, c: float, classes: int) -> 
     'intercepts': sign * machine.intercept_,
     'present': present,
     'classes': np.asarray(classes),
+    'c': np.asarray(float(c)),
   }
 
 
@@ -65,3 +68,33 @@ def scores(arrays: Arrays, features: np.ndarray) -> np.ndarray:
   result = np.full((len(features), int(arrays['classes'])), -np.inf)
   result[:, arrays['present']] = votes + confidence / (3 * (np.abs(confidence) + 1))
   return result
+
+
+def choose(
+  features: np.ndarray,
+  labels: np.ndarray,
+  held: np.ndarray,
+  held_labels: np.ndarray,
+  *,
+  candidates: Sequence[float],
+  classes: int,
+) -> Arrays:
+  """Fits a machine with each penalty to the training clips, and keeps the one that is right on most held clips.
+
+  Args:
+    features, labels: [clips, F] and int [clips], to fit.
+    held, held_labels: [held clips, F] and int [held clips], of speakers that are neither fitted nor judged.
+    candidates: penalties, one or more; the smallest of the equally good ones is kept.
+    classes: C.
+
+  Returns:
+    arrays, as `fit` does; `c` is the penalty that was chosen.
+
+  Raises:
+    ValueError: nothing to choose on, or nothing to fit.
+  """
+  if not len(held_labels):
+    raise ValueError("no held clip can be used to choose the SVM's C; set config.svm.candidates=() for a fixed one")
+  machines = [fit(features, labels, c=c, classes=classes) for c in sorted(candidates)]
+  right = [np.sum(scores(machine, held).argmax(1) == held_labels) for machine in machines]
+  return machines[int(np.argmax(right))]

@@ -25,7 +25,7 @@ def confusion(path: pathlib.Path, table: np.ndarray, classes: Sequence[str], *, 
   axes.set_xlabel('verdict')
   axes.set_ylabel('truth')
   accuracy = np.trace(table) / max(table.sum(), 1)
-  axes.set_title(f'{title}: {accuracy:.3f} of {table.sum()} clips')
+  axes.set_title(f'{title}\n{accuracy:.3f} of {table.sum()} clips')
   figure.savefig(path, dpi=120, metadata={'Software': None})
 
 

@@ -3,13 +3,14 @@
 import csv
 import functools
 import json
+import pathlib
 from typing import Any
 
 import numpy as np
 
 from emo_jax import provenance, stages
 from emo_jax.context import Experiment
-from emo_jax.evaluation import metrics
+from emo_jax.evaluation import metrics, normalise
 from emo_jax.report import pictures
 
 MEANING = {
@@ -18,6 +19,11 @@ MEANING = {
   'concat': 'both joined: SVM, no DBN',
   'hybrid': 'both fused by the DBN: SVM',
 }
+PROTOCOL = {
+  'inductive': 'a clip is judged by itself alone',
+  'transductive': "each speaker's clips, the judged ones among them, are standardised together, without their labels",
+}
+APART = 'Inductive and transductive results must not be ranked together.'
 
 
 def split_record(x: Experiment) -> dict[str, Any]:
@@ -64,18 +70,25 @@ def load_scores(x: Experiment) -> list[dict[str, dict[int, np.ndarray]]]:
   return folds
 
 
+def load_penalty(folder: pathlib.Path, method: str) -> float:
+  """The C of a fold's SVM, as it was set or chosen."""
+  with np.load(folder / f'{method}_svm.npz', allow_pickle=False) as file:
+    return float(file['c'])
+
+
 def judge_method(x: Experiment, scores: list[dict[str, dict[int, np.ndarray]]], method: str) -> dict[str, Any]:
-  """accuracy, uar, confusion over all judged clips, the same per fold and per speaker."""
+  """accuracy, uar, confusion over all judged clips, the same per fold (with its SVM's C) and per speaker."""
   size = len(x.classes)
   truth = np.array([x.classes.index(clip.emotion) for clip in x.clips])
   tables, per_speaker, per_fold = [], {}, []
-  for fold, of_fold in zip(x.folds, scores, strict=True):
+  for fold, folder, of_fold in zip(x.folds, x.made['decide'], scores, strict=True):
     clips = np.array(sorted(of_fold[method]), int)
     verdicts = np.array([np.argmax(of_fold[method][clip]) for clip in clips], int)
     tables.append(metrics.confusion(truth[clips], verdicts, classes=size))
     judged = fold.test if x.config.data.judge == 'test' else fold.held
     summary = metrics.summary(tables[-1])
-    per_fold.append({f'{x.config.data.judge}_speakers': list(judged), **summary})
+    penalty = {'c': load_penalty(folder, method)}
+    per_fold.append({f'{x.config.data.judge}_speakers': list(judged), **summary, **penalty})
     for speaker in judged:
       own = np.array([x.clips[clip].speaker == speaker for clip in clips], bool)
       own_table = metrics.confusion(truth[clips[own]], verdicts[own], classes=size)
@@ -95,13 +108,14 @@ def judge_method(x: Experiment, scores: list[dict[str, dict[int, np.ndarray]]], 
 
 def write_predictions(x: Experiment, scores: list[dict[str, dict[int, np.ndarray]]]) -> None:
   """predictions.csv: a row for each judged clip; empty cells where a method lacked the half it needs."""
+  protocol = normalise.PROTOCOLS[x.config.normalise]
   with open(x.workdir / 'predictions.csv', 'w', newline='', encoding='utf-8') as file:
     table = csv.writer(file)
     columns = [c for m in MEANING for c in (m, *(f'{m}:{emotion}' for emotion in x.classes))]
-    table.writerow(['fold', 'clip', 'speaker', 'truth', *columns])
+    table.writerow(['fold', 'clip', 'speaker', 'truth', 'protocol', *columns])
     for number, of_fold in enumerate(scores):
       for clip in sorted(set().union(*of_fold.values())):
-        row: list[Any] = [number, x.clips[clip].id, x.clips[clip].speaker, x.clips[clip].emotion]
+        row: list[Any] = [number, x.clips[clip].id, x.clips[clip].speaker, x.clips[clip].emotion, protocol]
         for method in MEANING:
           if clip in of_fold[method]:
             values = of_fold[method][clip]
@@ -120,7 +134,7 @@ def write(x: Experiment) -> None:
   looks = functools.partial(provenance.look_count, x.cache, x.clips, x.config.to_dict())
   result = {
     'corpus': x.config.data.corpus,
-    'protocol': 'inductive',
+    'protocol': normalise.PROTOCOLS[x.config.normalise],
     'leaks_allowed': bool(x.config.data.allow_leaks),
     'judged': x.config.data.judge,
     'classes': x.classes,
@@ -130,6 +144,7 @@ def write(x: Experiment) -> None:
     'half_clips': {x.clips[number].id: reason for number, reason in half_clips.items() if number in judged},
     'seed': x.config.seed,
     'nets_seed': x.nets_seed,
+    'svm_candidates': list(x.config.svm.candidates),
     'split_digest': split_record(x)['digest'],
     'configurations_judged_on_test': looks('test'),
     'configurations_judged_on_held': looks('held'),
@@ -137,7 +152,8 @@ def write(x: Experiment) -> None:
   }
   (x.workdir / 'report.json').write_text(json.dumps(result, indent=1) + '\n')
   for method, of_method in result['methods'].items():
-    pictures.confusion(x.workdir / f'confusion_{method}.png', np.array(of_method['confusion']), x.classes, title=method)
+    path, title = x.workdir / f'confusion_{method}.png', f'{method}, {result["protocol"]}'
+    pictures.confusion(path, np.array(of_method['confusion']), x.classes, title=title)
   pictures.faces(x.workdir / 'faces.png', x.store, x.segments, x.clips)
   (x.workdir / 'report.md').write_text(markdown(result, _stage_seconds(x)))
   print(console_table(result))
@@ -148,10 +164,12 @@ def console_table(result: dict[str, Any]) -> str:
   who = 'unseen' if result['judged'] == 'test' else 'held'
   lines = [
     f'{result["clips"]} clips of {result["speakers"]} {who} speakers, {len(result["classes"])} emotions, '
-    f'chance {1 / len(result["classes"]):.3f}',
+    f'chance {1 / len(result["classes"]):.3f}, {result["protocol"]}',
     f'{"method":8} {"accuracy":>8} {"uar":>7}',
   ]
   lines += [f'{m:8} {r["accuracy"]:8.3f} {r["uar"]:7.3f}   {MEANING[m]}' for m, r in result['methods'].items()]
+  if result['protocol'] != 'inductive':
+    lines.append(f'{result["protocol"].capitalize()}: {PROTOCOL[result["protocol"]]}. {APART}')
   if result['leaks_allowed']:
     lines.append('Leaks were allowed: these figures are NOT speaker-independent.')
   return '\n'.join(lines)
@@ -172,34 +190,49 @@ def _table(head: list[str], rows: list[list[Any]]) -> list[str]:
   return lines + ['| ' + ' | '.join(map(str, row)) + ' |' for row in rows]
 
 
+def _result_tables(result: dict[str, Any]) -> list[str]:
+  """The methods; the speakers; the SVMs' C where it was chosen. Each says its protocol, for it may be copied out."""
+  methods, protocol = result['methods'], result['protocol']
+  lines = _table(
+    ['method', 'what it is', 'protocol', 'clips', 'accuracy', 'UAR', 'accuracy on the clips that all could judge'],
+    [
+      [m, MEANING[m], protocol, r['clips'], f'{r["accuracy"]:.3f}', f'{r["uar"]:.3f}', f'{r["accuracy_common"]:.3f}']
+      for m, r in methods.items()
+    ],
+  )
+  speakers = sorted(next(iter(methods.values()))['per_speaker'])
+  lines += ['', 'Accuracy of each speaker:', '']
+  lines += _table(
+    ['speaker', 'protocol', *methods],
+    [[s, protocol, *(f'{r["per_speaker"][s]["accuracy"]:.3f}' for r in methods.values())] for s in speakers],
+  )
+  if result['svm_candidates']:
+    folds = zip(*(r['per_fold'] for r in methods.values()), strict=True)
+    lines += ['', f"C of each fold's SVMs, chosen on its held clips from {result['svm_candidates']}:", '']
+    lines += _table(
+      ['test speakers', 'protocol', *methods],
+      [[', '.join(fold[0]['test_speakers']), protocol, *(f'{f["c"]:g}' for f in fold)] for fold in folds],
+    )
+  return lines
+
+
 def markdown(result: dict[str, Any], seconds: dict[str, float]) -> str:
   """report.md: what was judged, the methods, the speakers, the halves that were missing, where the time went."""
-  methods = result['methods']
-  speakers = sorted(next(iter(methods.values()))['per_speaker'])
-  lines = [f'# {result["corpus"]}: {result["clips"]} clips, {result["speakers"]} speakers', '']
+  methods, protocol = result['methods'], result['protocol']
+  lines = [f'# {result["corpus"]}: {result["clips"]} clips, {result["speakers"]} speakers, {protocol}', '']
   lines += [
     'Speakers in training and test never overlap.'
     if not result['leaks_allowed']
     else '**NOT speaker-independent: leaks were allowed.**'
   ]
   lines += [
-    f"Protocol: {result['protocol']}. Judged: {result['judged']} speakers. Seed {result['seed']}, networks' seed "
-    f'{result["nets_seed"]}. Configurations judged on these clips so far, seeds apart, as this cache knows: '
-    f'{result["configurations_judged_on_test"]} on test speakers, {result["configurations_judged_on_held"]} on held.',
+    f'Protocol: {protocol} ({PROTOCOL[protocol]}). {APART} Judged: {result["judged"]} speakers. Seed {result["seed"]}, '
+    f"networks' seed {result['nets_seed']}. Configurations judged on these clips so far, seeds apart, as this cache "
+    f'knows: {result["configurations_judged_on_test"]} on test speakers, {result["configurations_judged_on_held"]} on '
+    'held.',
     '',
+    *_result_tables(result),
   ]
-  lines += _table(
-    ['method', 'what it is', 'clips', 'accuracy', 'UAR', 'accuracy on the clips that all could judge'],
-    [
-      [m, MEANING[m], r['clips'], f'{r["accuracy"]:.3f}', f'{r["uar"]:.3f}', f'{r["accuracy_common"]:.3f}']
-      for m, r in methods.items()
-    ],
-  )
-  lines += ['', 'Accuracy of each speaker:', '']
-  lines += _table(
-    ['speaker', *methods],
-    [[s, *(f'{r["per_speaker"][s]["accuracy"]:.3f}' for r in methods.values())] for s in speakers],
-  )
   lines += ['', *(f'![{m}](confusion_{m}.png)' for m in methods), '', 'Aligned faces, a row for each speaker:', '']
   lines += ['![faces](faces.png)', '']
   if result['rejected']:

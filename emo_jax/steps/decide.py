@@ -1,4 +1,4 @@
-"""Step 6, decide: segments pooled to clips, a linear SVM for each method and fold (method.md A5)."""
+"""Step 6, decide: segments pooled to clips, normalised, a linear SVM for each method and fold (method.md A5)."""
 
 import pathlib
 from collections.abc import Callable
@@ -8,15 +8,18 @@ import numpy as np
 
 from emo_jax import provenance
 from emo_jax.context import Experiment
-from emo_jax.evaluation import pooling, svm
+from emo_jax.evaluation import normalise, pooling, svm
 from emo_jax.report.report import MEANING
 from emo_jax.steps.networks import load_features
 
-VERSION = 1  # raised when this code changes its result
+VERSION = 2  # raised when this code changes its result
 
 
 def method_features(x: Experiment, number: int, method: str) -> tuple[np.ndarray, np.ndarray]:
-  """What a method's SVM sees: pooled features [clips, F], and which clips [clips] have them, in a fold."""
+  """What a method's SVM sees: pooled and normalised features [clips, F], and which clips [clips] have them, in a fold.
+
+  With config.normalise=speaker, a speaker who stands on two sides (data.allow_leaks) is two speakers.
+  """
   sides = ('train', 'held', 'test')
   fold = x.folds[number]
   if method == 'hybrid':
@@ -26,20 +29,32 @@ def method_features(x: Experiment, number: int, method: str) -> tuple[np.ndarray
     modalities = ('audio', 'visual') if method == 'concat' else (method,)
     rows = x.rows(fold, modalities, *sides)
     features = np.concatenate([load_features(x, number, rows, modality) for modality in modalities], axis=1)
-  return pooling.mean_of_clips(features, x.segments.clip[rows])
+  pooled, clips = pooling.pool(features, x.segments.clip[rows], kind=x.config.pool)
+  if x.config.normalise == 'speaker':
+    standing = x.sides(fold)
+    pooled = normalise.by_speaker(pooled, np.array([f'{standing[c]} {x.clips[c].speaker}' for c in clips]))
+  return pooled, clips
 
 
 def decide(x: Experiment) -> None:
-  """A linear SVM for each method and fold, fitted to the training clips; the judged clips' scores."""
-  judge = x.config.data.judge
+  """A linear SVM for each method and fold, fitted to the training clips; the judged clips' scores.
+
+  Its penalty is config.svm.c, or that of config.svm.candidates which does best on the fold's held clips.
+  """
+  judge, config = x.config.data.judge, x.config.svm
   labels = np.array([x.classes.index(clip.emotion) for clip in x.clips])
 
   def work(folder: pathlib.Path, number: int, tick: Callable[[int], Any]) -> None:
     sides = x.sides(x.folds[number])
     for method in MEANING:
       features, clips = method_features(x, number, method)
-      training, judged = sides[clips] == 'train', sides[clips] == judge
-      machine = svm.fit(features[training], labels[clips[training]], c=x.config.svm.c, classes=len(x.classes))
+      training, held, judged = (sides[clips] == side for side in ('train', 'held', judge))
+      given = features[training], labels[clips[training]]
+      if config.candidates:
+        on = features[held], labels[clips[held]]
+        machine = svm.choose(*given, *on, candidates=config.candidates, classes=len(x.classes))
+      else:
+        machine = svm.fit(*given, c=config.c, classes=len(x.classes))
       np.savez(folder / f'{method}_svm.npz', **cast(Any, machine))
       np.savez(folder / f'{method}_scores.npz', clip=clips[judged], scores=svm.scores(machine, features[judged]))
     tick(1)
@@ -47,8 +62,10 @@ def decide(x: Experiment) -> None:
   keys = [
     {
       'version': VERSION,
-      'svm': x.config.svm.to_dict(),
+      'svm': config.to_dict(),
       'pool': x.config.pool,
+      'normalise': x.config.normalise,
+      'speakers': [clip.speaker for clip in x.clips],  # no stage above knows them, but for their sides
       'judge': judge,
       'fusion': x.made['fusion'][number].name,
     }

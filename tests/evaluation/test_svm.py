@@ -91,3 +91,37 @@ def test_float32_features_survive_saving_without_pickle() -> None:
 def test_one_class_alone_is_refused() -> None:
   with pytest.raises(ValueError, match='two emotions'):
     svm.fit(np.random.default_rng(0).normal(size=(4, 2)), np.array([1, 1, 1, 1]), c=1.0, classes=3)
+
+
+def right(split: Split, held_labels: np.ndarray, c: float) -> int:
+  """How many of the rows to judge scikit-learn's machine with this penalty gets right."""
+  machine, scaled = oracle(split, c)
+  return int((machine.predict(scaled) == held_labels).sum())
+
+
+@pytest.mark.parametrize('candidates', [(10.0, 0.003, 0.1), (0.1, 10, 0.003)])
+def test_the_penalty_that_is_best_on_held_rows_is_kept(candidates: tuple[float, ...]) -> None:
+  """Each penalty in turn is made the best one, by taking its own verdicts for the truth."""
+  split = data('digits', 10)
+  for best in candidates:
+    held_labels = oracle(split, best)[0].predict(oracle(split, best)[1])
+    machine = svm.choose(*split[:2], split[2], held_labels, candidates=candidates, classes=10)
+    assert max(candidates, key=lambda c: right(split, held_labels, c)) == best == machine['c']
+    fixed = svm.fit(*split[:2], c=best, classes=10)
+    assert machine.keys() == fixed.keys()
+    for name, array in fixed.items():
+      np.testing.assert_array_equal(machine[name], array, err_msg=name)
+
+
+def test_the_smallest_of_equally_good_penalties_is_kept() -> None:
+  rng = np.random.default_rng(0)
+  labels = np.arange(20) % 2
+  features = (labels[:, None] + 0.1 * rng.random((20, 3))).astype(np.float32)  # any penalty parts these
+  machine = svm.choose(features, labels, features, labels, candidates=(10, 1, 100.0), classes=2)
+  assert machine['c'] == 1
+
+
+def test_without_held_rows_no_penalty_is_chosen() -> None:
+  train, labels, test = data('iris', 3)
+  with pytest.raises(ValueError, match=r'no held clip .*config.svm.candidates=\(\)'):
+    svm.choose(train, labels, test[:0], labels[:0], candidates=(1.0,), classes=3)

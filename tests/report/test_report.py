@@ -21,6 +21,7 @@ def result(**changes: Any) -> dict[str, Any]:
       'accuracy': 0.501 + number / 10,
       'uar': 0.402 + number / 10,
       'accuracy_common': 0.303 + number / 10,
+      'per_fold': [{'test_speakers': ['s1', 's3'], 'c': 0.1 + number}, {'test_speakers': ['s2'], 'c': 10}],
       'per_speaker': {'s2': {'accuracy': 0.3 + number / 100}, 's1': {'accuracy': 0.2 + number / 100}},
     }
   base = {
@@ -35,6 +36,7 @@ def result(**changes: Any) -> dict[str, Any]:
     'half_clips': {},
     'seed': 5,
     'nets_seed': 6,
+    'svm_candidates': [],
     'configurations_judged_on_test': 9,
     'configurations_judged_on_held': 8,
     'methods': methods,
@@ -50,7 +52,7 @@ def cells(text: str) -> list[list[str]]:
 
 def test_the_console_table_has_a_line_for_each_method() -> None:
   head, names, *lines = report.console_table(result()).splitlines()
-  assert '13 clips of 2 unseen speakers, 4 emotions, chance 0.250' in head
+  assert '13 clips of 2 unseen speakers, 4 emotions, chance 0.250, inductive' in head
   assert names.split() == ['method', 'accuracy', 'uar']
   assert [line.split()[:3] for line in lines] == [
     ['audio', '0.501', '0.402'],
@@ -79,17 +81,17 @@ def test_markdown_holds_every_figure_in_its_cell() -> None:
   table = {row[0]: row for row in rows}
   for number, name in enumerate(('audio', 'visual', 'concat', 'hybrid')):
     want = [str(10 + number), f'0.{5 + number}01', f'0.{4 + number}02', f'0.{3 + number}03']
-    assert table[name][2:] == want
-  assert table['speaker'][1:] == ['audio', 'visual', 'concat', 'hybrid']
-  assert table['s1'][1:] == ['0.200', '0.210', '0.220', '0.230']
-  assert table['s2'][1:] == ['0.300', '0.310', '0.320', '0.330']
+    assert table[name][2:] == ['inductive', *want]
+  assert table['speaker'][1:] == ['protocol', 'audio', 'visual', 'concat', 'hybrid']
+  assert table['s1'][1:] == ['inductive', '0.200', '0.210', '0.220', '0.230']
+  assert table['s2'][1:] == ['inductive', '0.300', '0.310', '0.320', '0.330']
   assert table['prepare'] == ['prepare', '1.2'] and table['audio_net'] == ['audio_net', '100.0']
   assert rows.index(table['s1']) < rows.index(table['s2'])
 
 
 def test_markdown_says_how_it_came_about() -> None:
   text = report.markdown(result(), {})
-  assert text.startswith('# made: 13 clips, 2 speakers\n')
+  assert text.startswith('# made: 13 clips, 2 speakers, inductive\n')
   for words in (
     'inductive',
     'Judged: test speakers',
@@ -101,6 +103,32 @@ def test_markdown_says_how_it_came_about() -> None:
     assert words in text
   for name in ('audio', 'visual', 'concat', 'hybrid'):
     assert f'(confusion_{name}.png)' in text
+
+
+def test_transductive_results_say_so_in_every_table_and_may_not_be_ranked() -> None:
+  transductive = result(protocol='transductive', svm_candidates=[0.1, 10])
+  head, *_, last = report.console_table(transductive).splitlines()
+  assert head.endswith(', transductive')
+  assert "each speaker's clips" in last and 'must not be ranked together' in last
+  text = report.markdown(transductive, {})
+  assert text.splitlines()[0].endswith(', transductive')
+  assert 'Protocol: transductive (each speaker' in text and 'must not be ranked together' in text
+  rows = {row[0]: row for row in cells(text)}
+  for name in ('audio', 'visual', 'concat', 'hybrid', 's1', 's2', 's1, s3'):
+    assert 'transductive' in rows[name] and 'inductive' not in rows[name], name
+  assert 'must not be ranked together' in report.markdown(result(), {})
+
+
+def test_markdown_lists_the_penalties_of_each_fold_where_they_were_chosen() -> None:
+  assert "each fold's SVMs" not in report.markdown(result(), {})
+  text = report.markdown(result(svm_candidates=[0.1, 10]), {})
+  assert "C of each fold's SVMs, chosen on its held clips from [0.1, 10]:" in text
+  rows = cells(text)
+  at = rows.index(['test speakers', 'protocol', 'audio', 'visual', 'concat', 'hybrid'])
+  assert rows[at + 1 : at + 3] == [
+    ['s1, s3', 'inductive', '0.1', '1.1', '2.1', '3.1'],
+    ['s2', 'inductive', '10', '10', '10', '10'],
+  ]
 
 
 def test_markdown_lists_what_could_not_be_used_and_only_then() -> None:
