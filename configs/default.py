@@ -9,6 +9,15 @@ Expects clips listed in a CSV (see emo_jax/corpora/manifest.py) and hardware for
 import ml_collections
 from ml_collections import config_dict
 
+SGD = {  # MatConvNet's defaults, which the script uses
+  'name': 'sgd',  # or adamw
+  'lr': 1e-3,
+  'head_rate': 1.0,  # the last layer's rate, relative to lr (the script's 0.001 is probably a slip)
+  'momentum': 0.9,
+  'weight_decay': 5e-4,
+  'schedule': 'constant',  # or cosine
+}
+
 
 def get_config() -> ml_collections.ConfigDict:
   """The paper's experiment, but for `held`: a group is kept to choose on until every value is fixed."""
@@ -34,6 +43,7 @@ def get_config() -> ml_collections.ConfigDict:
       'frontend': {
         'sound': {'low_hz': 20.0, 'high_hz': 8000.0},  # edges of the 64 mel bands
         'faces': {
+          'detector': 'haar',  # haar, or mtcnn (finds turned faces too; needs the extra mtcnn)
           'every': 1,  # detect in every n-th frame, interpolate between
           'min_face': 0.2,  # smallest face, as a share of the frame's height
           'hold': 1.0,  # seconds from the nearest detection after which a frame counts as without a face
@@ -48,48 +58,77 @@ def get_config() -> ml_collections.ConfigDict:
         'size': 224,  # px
         'norm': 'none',  # none, or group normalisation after each convolution
         'dropout': 0.5,
+        'deltas': 5,  # frames of the slope's window: 5, 9 (the script), or 0 for the static image in all channels
+        'z_score': 'before',  # by statistics of the 64 x 64 map; after: of the resized image (the script), no masks
         'mask_time': 0,  # augmentation: widest hidden stretch, in frames
         'mask_mel': 0,  # and in mel bands
+        'shift_mel': 0,  # farthest shift along the mel bands
+        'level': 0.0,  # deviation of a random change of level, in deviations of the static channel
         'batch': 30,  # global
         'epochs': 40,  # the script's; the paper's own number is not known for sure
-        'optim': {'name': 'sgd', 'lr': 1e-3, 'momentum': 0.9, 'weight_decay': 5e-4, 'schedule': 'constant'},
+        'select': 'last',  # the last epoch, or held: the one with most of the fold's held segments right
+        'optim': {**SGD},
       },
       'visual': {
         'width': 1.0,
         'size': 112,  # px; the published weights fit no other
         'norm': 'none',
         'dropout': 0.5,
-        'scaling': 'fixed',  # fixed: 0..255 to -1..1; segment: each segment's channels to mean 0, deviation 1
+        # fixed: 0..255 to -1..1; segment: each segment's channels to mean 0, deviation 1; clip: the clip's mean face
+        # taken away, which leaves what moves.
+        'scaling': 'fixed',
         'flip': False,  # augmentation: mirror half of the clips
         'shift': 0,  # farthest shift, in px of the network's input
         'brightness': 0.0,  # widest relative change of gain
         'batch': 30,
         'epochs': 40,
-        'optim': {'name': 'sgd', 'lr': 1e-3, 'momentum': 0.9, 'weight_decay': 5e-4, 'schedule': 'constant'},
+        'select': 'last',
+        'optim': {**SGD},
       },
       'fusion': {
         'units': (4096, 2048, 1024),  # hidden units of each RBM, the lowest first
+        # Features to visible units, by training rows: modality (min-max of all of a modality's, to [0, 1]), joint (one
+        # min-max for both: the script), feature (each by its own), standard (mean 0, deviation 1).
+        'scaling': 'modality',
+        # Kinds of units: bernoulli (sampled) or probability (means stand for the samples: the script), and for standard
+        # scaling gaussian (sampled) or linear (means).
+        'visible': 'probability',
+        'top': 'bernoulli',  # of the last hidden layer; linear: the script. Inner layers are bernoulli
         'rbm': {
           'lr': 0.1,
+          'real_lr': 1e-3,  # of an RBM with gaussian or linear units (the toolbox's rule)
           'momentum': (0.5, 0.4, 0.3, 0.2, 0.1, 0.0),  # of each epoch; the last one holds
           'weight_decay': 2e-4,
           'batch': 100,
           'epochs': 100,  # a layer
+          'shuffled': True,  # False: the same order in every epoch (the script)
           'average_epochs': 5,  # parameters averaged over the last epochs
           'cd_steps': 1,
-          'sample_visible': False,  # False: probabilities stand for the visible units (the script)
+          'persistent': False,  # chains go on from update to update, one a row of the batch
           'init_scale': 0.01,
+          'bias_from_data': False,  # visible biases start at what gives each unit its mean
+          'learn_variance': False,  # of gaussian visible units; else 1
+          'sparsity': {'target': 0.1, 'cost': 0.0},  # mean activity that hidden biases are drawn to, and how strongly
+          # Annealed importance sampling after each RBM, for metrics: 0 chains for none.
+          'ais': {'chains': 0, 'temperatures': 1000},
         },
         'finetune': {
-          'kind': 'softmax',  # softmax, or none
+          'kind': 'softmax',  # softmax; autoencoder (the script: without labels); none
           'dropout': 0.3,
           'batch': 30,
-          'epochs': 40,
-          'optim': {'name': 'sgd', 'lr': 1e-2, 'momentum': 0.9, 'weight_decay': 5e-4, 'schedule': 'constant'},
+          'epochs': 40,  # of autoencoder: iterations of L-BFGS on all rows at once
+          'select': 'last',
+          'optim': {**SGD, 'lr': 1e-2},
         },
       },
-      'pool': 'mean',  # over a clip's segments
-      'svm': {'c': 1.0},
+      'pool': 'mean',  # a clip's segments to one vector: mean, max, mean_std, mean_std_deltas, pyramid
+      # speaker: each speaker's clips to mean 0, deviation 1 by themselves, the judged ones too (a speaker's only clip
+      # to zeros). Results are then transductive: not to be ranked with those of none.
+      'normalise': 'none',
+      'svm': {
+        'c': 1.0,  # the penalty
+        'candidates': (),  # penalties to choose from on each fold's held clips, in place of c
+      },
       'executor': {'backend': 'loky', 'workers': -1},  # joblib's; -1: a process for each core
       'parallel': {'folds': 1},  # folds trained side by side; 1 is all there is so far
       'log': {'every': 10},  # steps between fetches of metrics

@@ -15,8 +15,9 @@ def get_config() -> ml_collections.ConfigDict:
   config.frontend.faces.update({'every': 1, 'hold': 0.5, 'size': (64, 64)})
   adamw = {'name': 'adamw', 'lr': 1e-3, 'weight_decay': 1e-2, 'schedule': 'cosine'}
   config.audio.update({'width': 0.25, 'size': 112, 'norm': 'group', 'epochs': 30, 'mask_time': 12, 'mask_mel': 10})
+  config.audio.update({'shift_mel': 4, 'level': 0.3})
   config.audio.optim.update(adamw)
-  config.visual.update({'width': 0.125, 'size': 56, 'norm': 'group', 'epochs': 10, 'batch': 10, 'scaling': 'segment'})
+  config.visual.update({'width': 0.125, 'size': 56, 'norm': 'group', 'epochs': 10, 'batch': 10, 'scaling': 'clip'})
   config.visual.update({'flip': True, 'shift': 3, 'brightness': 0.2, 'dropout': 0.3})
   config.visual.optim.update({**adamw, 'lr': 4e-4})
   config.fusion.update({'units': (1024, 512)})

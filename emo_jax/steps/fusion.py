@@ -10,65 +10,85 @@ import numpy as np
 from emo_jax.context import Experiment
 from emo_jax.models import dbn
 from emo_jax.steps.networks import load_features
-from emo_jax.training import batches, checkpoint, contrastive, supervised
+from emo_jax.training import autoencoder, batches, checkpoint, contrastive, supervised
 
-VERSION = 2  # raised when this code changes its result
+VERSION = 3  # raised when this code changes its result
+BOTH = ('audio', 'visual')
+
+
+def check(config: Any) -> None:
+  """Refuses words of config.fusion that its parts would stumble over hours later.
+
+  Raises:
+    ValueError: a field and what it may be.
+  """
+  kinds = dbn.stack_units(len(config.units), visible=config.visible, top=config.top)
+  for units in kinds:
+    contrastive.build_layer(1, units, config.rbm)
+  dbn.fit_scaler([np.zeros((1, 1))], kind=config.scaling)
+  tune = config.finetune
+  if tune.select == 'held' and tune.kind != 'softmax':
+    raise ValueError(f'config.fusion.finetune.select=held needs kind=softmax, not {tune.kind}: it is judged by labels')
+  if (config.scaling == 'standard') != (config.visible in dbn.rbm.REAL):
+    raise ValueError(
+      f'config.fusion.scaling={config.scaling!r} with config.fusion.visible={config.visible!r}: gaussian and linear '
+      'visible units need standard scaling, and bernoulli and probability units values in [0, 1]'
+    )
+
+
+def train_steps(config: Any, rows: int) -> int:
+  """Updates in the fusion of a fold with so many training rows, for the progress bar."""
+  steps = lambda part: part.epochs * batches.steps_per_epoch(rows, part.batch)
+  of_tuning = {'softmax': steps(config.finetune), 'autoencoder': config.finetune.epochs, 'none': 0}
+  return len(config.units) * steps(config.rbm) + of_tuning[config.finetune.kind]
 
 
 def fuse(x: Experiment) -> None:
   """The DBN of every fold: fitted to the training segments that have both halves, then applied to all that do."""
   config = x.config.fusion
   tune = config.finetune
-  both = ('audio', 'visual')
-  train_rows = [x.rows(fold, both, 'train') for fold in x.folds]
-  steps = []
-  for rows in train_rows:
-    of_rbm = config.rbm.epochs * batches.steps_per_epoch(len(rows), config.rbm.batch)
-    of_tuning = tune.epochs * batches.steps_per_epoch(len(rows), tune.batch) if tune.kind == 'softmax' else 0
-    steps.append(len(config.units) * of_rbm + of_tuning)
-  forward = lambda variables, data, keys: dbn.classify(variables['params'], data, keys, dropout_rate=tune.dropout)
-  network = supervised.build(forward, lambda data: data, tune.optim)
+  kinds = dbn.stack_units(len(config.units), visible=config.visible, top=config.top)
+  layers = [contrastive.build_layer(*of, config.rbm) for of in zip(config.units, kinds, strict=True)]
+  classify = lambda variables, data, keys: dbn.classify(
+    variables['params'], data, keys, kinds, dropout_rate=tune.dropout
+  )
+  network = supervised.build(classify, lambda data: data, tune.optim)
 
   def work(folder: pathlib.Path, number: int, tick: Callable[[int], Any]) -> None:
-    rows = x.rows(x.folds[number], both, 'train', 'held', 'test')
-    training = np.isin(rows, train_rows[number])
-    parts = {}
-    for modality in both:
-      features = load_features(x, number, rows, modality)
-      statistics = dbn.scaler(features[training])
-      np.savez(folder / f'{modality}_scaler.npz', **cast(Any, statistics))
-      parts[modality] = dbn.scale(statistics, features)
-    visible = np.concatenate(list(parts.values()), axis=1)
-    data, watch = visible[training], x.watch(tick)
+    fold, watch, name = x.folds[number], x.watch(tick), f'fusion/fold_{number}'
+    rows = x.rows(fold, BOTH, 'train', 'held', 'test')
+    training, held = (np.isin(rows, x.rows(fold, BOTH, side)) for side in ('train', 'held'))
+    features = [load_features(x, number, rows, modality) for modality in BOTH]
+    scaler = dbn.fit_scaler([part[training] for part in features], kind=config.scaling)
+    np.savez(folder / 'scaler.npz', **cast(Any, scaler))
+    visible = dbn.scale(scaler, features)
+    data, seed = visible[training], x.config.seed
     stack = contrastive.train_stack(
-      data,
-      units=tuple(config.units),
-      config=config.rbm,
-      seed=x.config.seed,
-      name=f'fusion/fold_{number}',
-      folder=folder,
-      watch=watch,
+      data, visible[held], layers, config=config.rbm, seed=seed, name=name, folder=folder, watch=watch
     )
+    fit: dict[str, Any] = {'name': f'{name}/finetune', 'folder': folder / 'scratch' / 'finetune', 'watch': watch}
     params = {'stack': stack, 'head': dbn.init_head(stack, classes=len(x.classes))}
-    if tune.kind == 'softmax':
+    if tune.kind == 'autoencoder':
+      params['stack'] = autoencoder.train(stack, kinds, data, iterations=tune.epochs, **fit)
+    elif tune.kind == 'softmax':
       variables = supervised.train(
         network,
         {'params': params, 'statistics': {}},
         data.__getitem__,
         x.labels(rows[training]),
+        held=(visible[held].__getitem__, x.labels(rows[held])) if tune.select == 'held' else None,
         batch=tune.batch,
         epochs=tune.epochs,
         optim_config=tune.optim,
-        seed=x.config.seed,
+        seed=seed,
         names=('fusion', 'finetune'),
-        name=f'fusion/fold_{number}/finetune',
-        folder=folder / 'scratch' / 'finetune',
-        watch=watch,
+        **fit,
       )
       params = variables['params']
     checkpoint.save(folder / 'dbn', params)
     np.save(folder / 'rows.npy', rows)
-    np.save(folder / 'joint.npy', np.asarray(jax.jit(dbn.joint_feature)(params['stack'], visible)))
+    up = jax.jit(lambda stack, visible: dbn.joint_feature(stack, visible, kinds))
+    np.save(folder / 'joint.npy', np.asarray(up(params['stack'], visible)))
 
   keys = [
     {
@@ -79,4 +99,5 @@ def fuse(x: Experiment) -> None:
     }
     for number in range(len(x.folds))
   ]
+  steps = [train_steps(config, len(x.rows(fold, BOTH, 'train'))) for fold in x.folds]
   x.make_folds('fusion', keys, work, steps, 'step')

@@ -25,11 +25,19 @@ def initial_params(x: Experiment, modality: str) -> Any:
   return model.init(rngs.stream(x.nets_seed, modality, 'init'), jnp.zeros(shape))['params']
 
 
+def row_like(x: Experiment, modality: str) -> Any:
+  """The shape of one row of a network's input, as the store gives it."""
+  if modality == 'audio':
+    return jax.ShapeDtypeStruct((1, 64, x.config.frontend.segments.length), np.float32)
+  frames = 17 if x.config.visual.scaling == 'clip' else 16
+  return jax.ShapeDtypeStruct((1, frames, *x.config.frontend.faces.size, 3), np.uint8)
+
+
 def statistics_like(x: Experiment, modality: str) -> Any:
   """The shapes of the statistics that a network's images are standardised by."""
-  frontend = x.config.frontend
-  size = (64, frontend.segments.length) if modality == 'audio' else tuple(frontend.faces.size)
-  return {name: jax.ShapeDtypeStruct((*size, 3), np.float32) for name in ('mean', 'deviation')}
+  network, _ = NETWORKS[modality](x.config[modality], classes=len(x.classes))
+  size = jax.eval_shape(network.images, row_like(x, modality)).shape[2:]
+  return {name: jax.ShapeDtypeStruct(size, np.float32) for name in ('mean', 'deviation')}
 
 
 def check(x: Experiment, modality: str) -> None:
@@ -39,16 +47,17 @@ def check(x: Experiment, modality: str) -> None:
     ValueError: a config value that the network refuses.
   """
   network, _ = NETWORKS[modality](x.config[modality], classes=len(x.classes))
-  row = (64, x.config.frontend.segments.length) if modality == 'audio' else (16, *x.config.frontend.faces.size, 3)
-  example = jax.ShapeDtypeStruct((1, *row), np.float32 if modality == 'audio' else np.uint8)
   keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
   params = jax.eval_shape(lambda: initial_params(x, modality))
-  jax.eval_shape(network.forward, {'params': params, 'statistics': statistics_like(x, modality)}, example, keys)
+  variables = {'params': params, 'statistics': statistics_like(x, modality)}
+  jax.eval_shape(network.forward, variables, row_like(x, modality), keys)
 
 
 def reader(x: Experiment, modality: str, table: Segments) -> supervised.Read:
   """rows of `table` -> the network's input, from the store."""
   read = x.store.audio if modality == 'audio' else x.store.faces
+  if modality == 'visual' and x.config.visual.scaling == 'clip':
+    read = lambda wanted: np.concatenate([x.store.mean_faces(wanted), x.store.faces(wanted)], axis=1)
   return lambda rows: read(table.take(rows))
 
 
@@ -58,6 +67,8 @@ def train_networks(x: Experiment, modality: str) -> None:
   needed = ('audio',) if modality == 'audio' else ('audio', 'faces')  # the sound says where the windows are
   network, _ = NETWORKS[modality](config, classes=len(x.classes))
   rows = [x.rows(fold, (modality,), 'train') for fold in x.folds]
+  held = [x.rows(fold, (modality,), 'held') for fold in x.folds]
+  choosing = config.select == 'held'
   steps = [config.epochs * batches.steps_per_epoch(len(of_fold), config.batch) for of_fold in rows]
 
   def work(folder: pathlib.Path, number: int, tick: Callable[[int], Any]) -> None:
@@ -69,6 +80,7 @@ def train_networks(x: Experiment, modality: str) -> None:
       {'params': jax.jit(lambda: initial_params(x, modality))(), 'statistics': statistics},
       read,
       x.labels(rows[number]),
+      held=(reader(x, modality, x.segments.take(held[number])), x.labels(held[number])) if choosing else None,
       batch=config.batch,
       epochs=config.epochs,
       optim_config=config.optim,
@@ -80,6 +92,7 @@ def train_networks(x: Experiment, modality: str) -> None:
     )
     checkpoint.save(folder / 'network', variables)
 
+  contents = lambda of_fold: x.contents(np.unique(x.segments.clip[of_fold]), needed)
   keys = [
     {
       'version': VERSION[name],
@@ -87,9 +100,10 @@ def train_networks(x: Experiment, modality: str) -> None:
       'seed': x.nets_seed,
       'segments': x.config.frontend.segments.to_dict(),
       'classes': x.classes,
-      'clips': x.contents(np.unique(x.segments.clip[of_fold]), needed),
+      'clips': contents(rows[number]),
+      **({'held': contents(held[number])} if choosing else {}),
     }
-    for of_fold in rows
+    for number in range(len(x.folds))
   ]
   x.make_folds(name, keys, work, steps, 'step')
 

@@ -49,13 +49,21 @@ def prepare(x: Experiment) -> None:
 
 
 def check_folds(x: Experiment) -> None:
-  """Refuses, before anything is trained, folds in which a later stage would have nothing to learn from.
+  """Refuses, before anything is trained, folds in which a later stage would have nothing to learn or choose from.
 
   Raises:
-    Unusable: a fold without training clips of a modality, without clips of both, or with a single emotion among them.
+    Unusable: a fold without training clips of a modality, without clips of both, or with a single emotion among them;
+      or without such held clips where an epoch is to be chosen on them.
   """
+  config = x.config
+  trained = ((('audio',), config.audio), (('visual',), config.visual), (('audio', 'visual'), config.fusion.finetune))
   for number, fold in enumerate(x.folds):
-    for halves in (('audio',), ('visual',), ('audio', 'visual')):
+    for halves, part in trained:
+      if part.select == 'held' and not len(x.rows(fold, halves, 'held')):
+        raise Unusable(
+          f'fold {number} (held speakers {", ".join(fold.held)}) has no held clip with {" and ".join(halves)} to '
+          'choose an epoch on. Look at rejected.csv, or set select=last for this part of the config'
+        )
       rows = x.rows(fold, halves, 'train')
       emotions = sorted({x.classes[label] for label in x.labels(rows)})
       if len(emotions) < 2:

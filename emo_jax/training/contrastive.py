@@ -1,12 +1,13 @@
 """Learning without labels: contrastive divergence for one RBM, greedily for a stack (pipeline step: fusion).
 
-Method.md A4: momentum by epoch, weight decay, parameters averaged over the last epochs, shuffled batches.
+Method.md A4: the toolbox's rates, momentum by epoch, weight decay, parameters averaged over the last epochs. Persistent
+chains (Tieleman 2008), a sparsity target and annealed importance sampling on request.
 """
 
 import functools
 import pathlib
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,72 +17,201 @@ from emo_jax.models import rbm
 from emo_jax.training import batches, checkpoint, loop, parallel, rngs
 
 Tree = Any
+MONITORED = 512  # rows that the monitors look at
+
+_hidden_mean = jax.jit(rbm.hidden_mean, static_argnames='units')
+_log_partition = jax.jit(rbm.log_partition, static_argnames=('units', 'chains', 'temperatures'))
 
 
-@functools.cache
-def cd_step(
-  *, lr: float, momentum: tuple[float, ...], weight_decay: float, cd_steps: int, sample_visible: bool
-) -> Callable[..., tuple[Tree, Tree]]:
-  """One update of an RBM by CD-k, mapped over the devices: (state, batch, key) -> (state, sums).
+class Layer(NamedTuple):
+  """One RBM to train, and its compiled step, built once for all folds.
 
-  Args:
+  Attributes:
+    hidden: H.
+    units: kinds of its units.
     lr: learning rate.
-    momentum: of each epoch; the last one holds from then on.
-    weight_decay: L2, on the weights.
-    cd_steps: k.
-    sample_visible: see rbm.negative_phase.
+    step: mapped over the devices, (state, batch, key) -> (state, sums).
   """
 
-  def step(state: Tree, batch: Tree, key: jax.Array) -> tuple[Tree, Tree]:
-    params, mask = state['params'], batch['mask']
-    keys = rngs.row_keys(key, state['step'], batch['row'])
-    negative = rbm.negative_phase(params, batch['input'], keys, steps=cd_steps, sample_visible=sample_visible)
-    gradient = rbm.contrastive_gradient(params, batch['input'], negative, mask)
-    error = jnp.mean(jnp.square(batch['input'] - negative), -1)
-    sums = {'count': jnp.sum(mask), 'reconstruction_error': jnp.sum(error * mask)}
-    gradient, sums = parallel.total((gradient, sums))
-    gradient = jax.tree.map(lambda g: g / sums['count'], gradient)
-    gradient['weights'] += weight_decay * params['weights']
+  hidden: int
+  units: rbm.Units
+  step: Callable[..., tuple[Tree, Tree]]
 
-    epoch = state['step'] // state['epoch_steps']
-    kept = jnp.asarray(momentum)[jnp.minimum(epoch, len(momentum) - 1)]
-    velocity = jax.tree.map(lambda v, g: kept * v - lr * g, state['velocity'], gradient)
-    params = jax.tree.map(jnp.add, params, velocity)
-    turn = jnp.maximum(state['step'] - state['average_from'], 0)  # the average starts anew until its epochs begin
-    average = jax.tree.map(lambda a, p: a + (p - a) / (turn + 1), state['average'], params)
-    return {
-      **state,
-      'params': params,
-      'velocity': velocity,
-      'average': average,
-      'step': state['step'] + 1,
-    }, sums
 
-  return parallel.train_step(step)
+def build_layer(hidden: int, units: rbm.Units, config: Any) -> Layer:
+  """Compiles the updates of an RBM of `hidden` units.
+
+  Args:
+    hidden: H.
+    units: kinds of its units.
+    config: config.fusion.rbm.
+
+  Raises:
+    ValueError: a sparsity target for hidden units that are no probabilities; a variance to learn of units that are
+      never sampled (their means lack it, so it would grow without end); chains in which nothing is sampled.
+  """
+  if config.persistent and not set(units) & {'bernoulli', 'gaussian'}:
+    raise ValueError(
+      f'config.fusion.rbm.persistent with {units.visible} visible and {units.hidden} hidden units: nothing is sampled, '
+      'so all chains would be one; use bernoulli or gaussian units, or persistent=False'
+    )
+  if config.learn_variance and units.visible == 'linear':
+    raise ValueError('config.fusion.rbm.learn_variance with linear visible units: use gaussian ones, or False')
+  if config.sparsity.cost and units.hidden not in rbm.BINARY:
+    raise ValueError(
+      f'config.fusion.rbm.sparsity.cost={config.sparsity.cost!r} is for binary hidden units, not {units.hidden}'
+    )
+  binary = units.visible in rbm.BINARY and units.hidden in rbm.BINARY
+  lr = config.lr if binary else config.real_lr
+  return Layer(hidden, units, parallel.train_step(functools.partial(_update, config=config, units=units, lr=lr)))
+
+
+def _update(state: Tree, batch: Tree, key: jax.Array, *, config: Any, units: rbm.Units, lr: float) -> tuple[Tree, Tree]:
+  """One step of CD-k, or of persistent CD where the state has chains."""
+  params, data, mask = state['params'], batch['input'], batch['mask']
+  hidden = rbm.hidden_mean(params, data, units)
+  if config.persistent:
+    keys, start = rngs.row_keys(key, state['step'], batch['chain']), state['chains'][batch['chain']]
+    weight = (batch['chain'] < config.batch).astype(mask.dtype)
+  else:
+    keys, weight = rngs.row_keys(key, state['step'], batch['row']), mask
+    start = rbm.sample(hidden, units.hidden, keys, 0)
+  after = start
+  for number in range(config.cd_steps):
+    samples, after = rbm.gibbs(params, after, keys, units, number)
+  rebuilt = rbm.visible_mean(params, hidden, units) if config.persistent else samples
+  error = jnp.mean(jnp.square(data - rebuilt), -1)
+  sums, active, chains, positive, negative = parallel.total(
+    (
+      {'count': jnp.sum(mask), 'reconstruction_error': jnp.sum(error * mask)},
+      mask @ hidden,
+      jnp.sum(weight),
+      rbm.free_energy_gradient(params, data, mask, units),
+      rbm.free_energy_gradient(params, samples, weight, units),
+    )
+  )
+  gradient = jax.tree.map(lambda p, n: p / sums['count'] - n / chains, positive, negative)
+  gradient['weights'] += config.weight_decay * params['weights']
+  gradient['hidden_bias'] += config.sparsity.cost * (active / sums['count'] - config.sparsity.target)
+
+  epoch = state['step'] // state['epoch_steps']
+  kept = jnp.asarray(config.momentum)[jnp.minimum(epoch, len(config.momentum) - 1)]
+  velocity = jax.tree.map(lambda v, g: kept * v - lr * g, state['velocity'], gradient)
+  params = jax.tree.map(jnp.add, params, velocity)
+  turn = jnp.maximum(state['step'] - state['average_from'], 0)  # the average starts anew until its epochs begin
+  average = jax.tree.map(lambda a, p: a + (p - a) / (turn + 1), state['average'], params)
+  new = {**state, 'params': params, 'velocity': velocity, 'average': average, 'step': state['step'] + 1}
+  if config.persistent:
+    # Each device has moved its own chains; rows that only fill up the devices have none.
+    moved = jnp.zeros_like(state['chains']).at[batch['chain']].set(after, mode='drop')
+    new['chains'] = parallel.total(moved)
+  return new, sums
+
+
+@functools.partial(jax.jit, static_argnames='units')
+def monitor(params: rbm.Params, rows: jax.Array, key: jax.Array, *, units: rbm.Units) -> dict[str, jax.Array]:
+  """How well an RBM knows rows [M, V]: mean reconstruction error, free energy and, if binary, pseudo-likelihood."""
+  rebuilt = rbm.visible_mean(params, rbm.hidden_mean(params, rows, units), units)
+  values = {
+    'reconstruction_error': jnp.mean(jnp.square(rows - rebuilt)),
+    'free_energy': jnp.mean(rbm.free_energy(params, rows, units)),
+  }
+  if units.visible in rbm.BINARY:
+    keys = jax.random.split(key, len(rows))
+    values['pseudo_likelihood'] = jnp.mean(rbm.pseudo_likelihood(params, rows, keys, units))
+  return values
+
+
+def _spread(rows: np.ndarray) -> np.ndarray:
+  """At most MONITORED of the rows, evenly spaced."""
+  return rows[np.linspace(0, len(rows) - 1, min(len(rows), MONITORED)).astype(int)]
+
+
+def monitor_sides(
+  params: rbm.Params, data: np.ndarray, held: np.ndarray, key: jax.Array, units: rbm.Units
+) -> dict[str, float]:
+  """The monitors of training rows and, where there are any, of held rows; and the gap between their free energies.
+
+  A gap that grows is overfitting (Hinton 2012, 6).
+  """
+  sides = {'train': data, **({'held': held} if len(held) else {})}
+  found = {side: jax.device_get(monitor(params, _spread(rows), key, units=units)) for side, rows in sides.items()}
+  values = {f'{side}_{name}': float(value) for side, of_side in found.items() for name, value in of_side.items()}
+  if len(held):
+    values['free_energy_gap'] = values['held_free_energy'] - values['train_free_energy']
+  return values
+
+
+def _likelihood(
+  params: rbm.Params, data: np.ndarray, held: np.ndarray, key: jax.Array, units: rbm.Units, config: Any
+) -> dict[str, float]:
+  """Log Z by annealed importance sampling, and with it the mean log-likelihood (density, of real units) of both sides.
+
+  Of visible units between 0 and 1 it is an index of fit, as the pseudo-likelihood is.
+  """
+  weights = np.asarray(
+    _log_partition(params, key, units=units, chains=config.chains, temperatures=config.temperatures), np.float64
+  )
+  log_z = float(np.logaddexp.reduce(weights) - np.log(len(weights)))
+  values = monitor_sides(params, data, held, key, units)
+  sides = [side for side in ('train', 'held') if f'{side}_free_energy' in values]
+  likelihoods = {f'{side}_log_likelihood': -values[f'{side}_free_energy'] - log_z for side in sides}
+  return {'log_partition': log_z, 'log_weights_deviation': float(weights.std()), **likelihoods}
+
+
+def _initial(data: np.ndarray, layer: Layer, *, config: Any, key: jax.Array) -> rbm.Params:
+  """An RBM before training."""
+  params = rbm.init(key, data.shape[1], layer.hidden, scale=config.init_scale)
+  if config.bias_from_data:
+    params['visible_bias'] = jnp.asarray(rbm.bias_from_data(data, layer.units))
+  if config.learn_variance and layer.units.visible == 'gaussian':
+    params['log_variance'] = jnp.zeros(data.shape[1])
+  return params
 
 
 def train_rbm(
-  data: np.ndarray, *, hidden: int, config: Any, seed: int, names: tuple[str | int, ...], **fit: Any
+  data: np.ndarray,
+  held: np.ndarray,
+  layer: Layer,
+  *,
+  config: Any,
+  seed: int,
+  names: tuple[str | int, ...],
+  name: str,
+  watch: loop.Watch,
+  **fit: Any,
 ) -> rbm.Params:
-  """Trains one RBM on rows [N, V] of values in [0, 1] and returns its averaged parameters as numpy arrays.
+  """Trains one RBM and returns its averaged parameters as numpy arrays.
 
   Args:
-    data: float32 [N, V].
-    hidden: H.
+    data: float32 [N, V], values in [0, 1] for binary visible units, about N(0, 1) for real ones.
+    held: float32 [M, V], monitored and never learnt from; M may be 0.
+    layer: from `build_layer`.
     config: config.fusion.rbm.
     seed: of the random streams, with `names`.
-    fit: name, folder and watch, as loop.fit has them.
+    name: of the training, for metrics; the monitors are written under `name`/monitor, after each epoch.
+    watch: as loop.fit has it.
+    fit: folder, as loop.fit has it.
   """
-  size = parallel.rows_a_step(config.batch)
-  rows_at = batches.shuffled_rows(len(data), config.batch, padded_to=size, seed=seed, names=names)
+  size, units = parallel.rows_a_step(config.batch), layer.units
+  if config.shuffled:
+    rows_at = batches.shuffled_rows(len(data), config.batch, padded_to=size, seed=seed, names=names)
+  else:
+    rows_at = batches.cyclic_rows(len(data), config.batch, padded_to=size)
   per_epoch = batches.steps_per_epoch(len(data), config.batch)
   steps = config.epochs * per_epoch
 
   def batch_at(step: int) -> dict[str, np.ndarray]:
     rows, mask = rows_at(step)
-    return {'input': data[rows], 'mask': mask, 'row': rows}
+    return {'input': data[rows], 'mask': mask, 'row': rows, 'chain': np.arange(size, dtype=np.int32)}
 
-  params = rbm.init(rngs.stream(seed, *names, 'init'), data.shape[1], hidden, scale=config.init_scale)
+  def after_epoch(done: int, state: Tree) -> Tree:
+    values = monitor_sides(state['params'], data, held, rngs.stream(seed, *names, 'monitor'), units)
+    watch.metrics.write(f'{name}/monitor', done - 1, values)
+    watch.metrics.flush()
+    return state
+
+  params = _initial(data, layer, config=config, key=rngs.stream(seed, *names, 'init'))
   whole = lambda number: np.asarray(number, np.int32)
   state = {
     'params': params,
@@ -91,32 +221,34 @@ def train_rbm(
     'epoch_steps': whole(per_epoch),
     'average_from': whole(max(config.epochs - config.average_epochs, 0) * per_epoch),
   }
-  step = cd_step(
-    lr=config.lr,
-    momentum=tuple(config.momentum),
-    weight_decay=config.weight_decay,
-    cd_steps=config.cd_steps,
-    sample_visible=config.sample_visible,
-  )
-  state = loop.fit(step, state, batch_at, rngs.stream(seed, *names, 'draws'), steps=steps, **fit)
+  if config.persistent:
+    state['chains'] = jnp.zeros((config.batch, layer.hidden))
+  key = rngs.stream(seed, *names, 'draws')
+  fit |= {'name': name, 'watch': watch, 'epoch_steps': per_epoch, 'after_epoch': after_epoch}
+  state = loop.fit(layer.step, state, batch_at, key, steps=steps, **fit)
+  if config.ais.chains:
+    values = _likelihood(state['average'], data, held, rngs.stream(seed, *names, 'ais'), units, config.ais)
+    watch.metrics.write(f'{name}/likelihood', steps - 1, values)
+    watch.metrics.flush()
   return state['average']
 
 
 def train_stack(
   data: np.ndarray,
+  held: np.ndarray,
+  layers: Sequence[Layer],
   *,
-  units: tuple[int, ...],
   config: Any,
   seed: int,
   name: str,
   folder: pathlib.Path,
   watch: loop.Watch,
 ) -> list[rbm.Params]:
-  """Stacks RBMs greedily: each learns from the hidden probabilities of the one below (Hinton 2006; method.md A4).
+  """Stacks RBMs greedily: each learns from the hidden means of the one below (Hinton 2006; method.md A4).
 
   Args:
-    data: float32 [N, V] in [0, 1].
-    units: hidden units of each layer, the lowest first; any depth.
+    data, held: as train_rbm has them, for the lowest layer.
+    layers: the lowest first; any depth.
     config: config.fusion.rbm.
     seed: of the random streams, the same for every fold.
     name: of the fold's fusion, for metrics.
@@ -124,25 +256,24 @@ def train_stack(
       trained again.
   """
   stack: list[rbm.Params] = []
-  for layer, hidden in enumerate(units):
-    done = folder / f'rbm{layer}'
-    if done.exists():
-      shape = (data.shape[1], hidden)
-      like = jax.eval_shape(lambda: rbm.init(jax.random.key(0), *shape, scale=1.0))  # noqa: B023
-      params = checkpoint.load(done, like)
-      watch.tick(config.epochs * batches.steps_per_epoch(len(data), config.batch))
-    else:
+  for number, layer in enumerate(layers):
+    done = folder / f'rbm{number}'
+    if not done.exists():
       params = train_rbm(
         data,
-        hidden=hidden,
+        held,
+        layer,
         config=config,
         seed=seed,
-        names=('fusion', 'rbm', layer),
-        name=f'{name}/rbm{layer}',
-        folder=folder / 'scratch' / f'rbm{layer}',
+        names=('fusion', 'rbm', number),
+        name=f'{name}/rbm{number}',
+        folder=folder / 'scratch' / f'rbm{number}',
         watch=watch,
       )
       checkpoint.save(done, params)
+    else:
+      params = checkpoint.load(done, _initial(data, layer, config=config, key=jax.random.key(0)))
+      watch.tick(config.epochs * batches.steps_per_epoch(len(data), config.batch))
     stack.append(params)
-    data = np.asarray(rbm.hidden_probability(params, jnp.asarray(data)))
+    data, held = (np.asarray(_hidden_mean(params, rows, units=layer.units)) for rows in (data, held))
   return stack

@@ -1,7 +1,8 @@
 """The training loop: every network, RBM and fine-tuning runs through it.
 
-Order of an iteration, fixed: batch, step, (metrics every `log_every`: fetch, check, write), (checkpoint every
-`save_every`). A run that was interrupted goes on after its last checkpoint and ends in the same bytes.
+Order of an iteration, fixed: batch, step, (metrics every `log_every`: fetch, check, write), (at the end of an epoch:
+`after_epoch`), (checkpoint every `save_every`). A run that was interrupted goes on after its last checkpoint and ends
+in the same bytes.
 """
 
 import dataclasses
@@ -71,8 +72,10 @@ def fit(
   name: str,
   folder: pathlib.Path,
   watch: Watch,
+  epoch_steps: int = 1,
+  after_epoch: Callable[[int, Tree], Tree] | None = None,
 ) -> Tree:
-  """Trains for `steps` steps.
+  """Trains for `steps` steps and returns the final state as numpy arrays.
 
   Args:
     step: pmapped (state, batch, key) -> (state, sums); sums hold 'count' and summed metrics.
@@ -80,12 +83,10 @@ def fit(
     batch_at: step -> host arrays [G, ...]; pure, so that resuming needs no more than the step.
     key: of this training's random stream; the step folds its number in.
     steps: to reach.
-    name: of the training, for metrics and messages.
-    folder: of its checkpoints.
+    name, folder: of the training, for metrics and messages; of its checkpoints.
     watch: metrics, progress and how often to save.
-
-  Returns:
-    the final state as numpy arrays.
+    epoch_steps, after_epoch: steps in an epoch, and (steps done, state) -> state, called after each. What it keeps
+      belongs in the state, so that an interrupted training loses none of it.
 
   Raises:
     FloatingPointError: a metric or a parameter became NaN or infinite.
@@ -104,6 +105,8 @@ def fit(
         _report(name, done - len(sums), sums, watch)
         watch.tick(len(sums))
         sums = []
+      if after_epoch is not None and done % epoch_steps == 0:
+        state = after_epoch(done, state)
       if done % watch.save_every == 0 and done < steps:
         saved.save(done, _finite(state, name, done))
     return _finite(state, name, steps)

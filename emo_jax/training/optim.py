@@ -6,22 +6,28 @@ import jax
 import jax.numpy as jnp
 import optax
 
+LAST_LAYER = ('fc8', 'head')  # the networks' and the DBN's
+
 
 def direction(config: Any) -> optax.GradientTransformation:
   """The update direction at learning rate 1; weight decay on kernels alone.
 
+  The last layer's is scaled as a whole, decay and momentum with it, as MatConvNet scales a layer's learning rate.
+
   Args:
-    config: name ('sgd' or 'adamw'), momentum, weight_decay.
+    config: name ('sgd' or 'adamw'), momentum, weight_decay, head_rate (the last layer's rate relative to lr).
 
   Raises:
     ValueError: another name.
   """
   kernels = lambda params: jax.tree.map(lambda x: x.ndim > 1, params)
+  last = lambda params: jax.tree_util.tree_map_with_path(lambda path, _: path[0].key in LAST_LAYER, params)
+  scale = optax.masked(optax.scale(config.head_rate), last)
   decay = optax.add_decayed_weights(config.weight_decay, mask=kernels)
   if config.name == 'sgd':
-    return optax.chain(decay, optax.trace(config.momentum))
+    return optax.chain(decay, optax.trace(config.momentum), scale)
   if config.name == 'adamw':
-    return optax.chain(optax.scale_by_adam(), decay)
+    return optax.chain(optax.scale_by_adam(), decay, scale)
   raise ValueError(f'optim.name={config.name!r}: use sgd or adamw')
 
 

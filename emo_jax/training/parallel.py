@@ -48,6 +48,18 @@ def shard(batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
   return _place(split, PartitionSpec(AXIS))
 
 
+def spread_rows(rows: np.ndarray) -> tuple[jax.Array, jax.Array]:
+  """All rows [N, ...] dealt to the devices for a program that sees them as one array: jit, not pmap.
+
+  Returns:
+    rows [G, ...], filled up with zeros to whole rows a device; mask float32 [G].
+  """
+  size = rows_a_step(len(rows))
+  mask = (np.arange(size) < len(rows)).astype(np.float32)
+  filled = np.concatenate([rows, np.zeros((size - len(rows), *rows.shape[1:]), rows.dtype)])
+  return _place((filled, mask), PartitionSpec(AXIS))
+
+
 def total(tree: Tree) -> Tree:
   """Sums over the devices; for use within a step."""
   return jax.lax.psum(tree, AXIS)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import scipy.special
 
 from emo_jax.models import inputs
 from emo_jax.models.alexnet import AlexNet
@@ -17,6 +18,7 @@ from emo_jax.training import batches, loop, optim, parallel, rngs
 
 Tree = Any
 Read = Callable[[np.ndarray], np.ndarray]  # rows [G] -> the network's input [G, ...]
+Labelled = tuple[Read, np.ndarray]  # rows, and their class indices, int [N]
 Forward = Callable[[Tree, jax.Array, jax.Array | None], tuple[jax.Array, jax.Array]]
 AUGMENT = 100  # told apart from the dropout layers' numbers when folded into a row's key
 
@@ -57,7 +59,10 @@ def build(forward: Forward, images: Callable[[jax.Array], jax.Array], optim_conf
     updates, opt = direction.update(gradient, state['opt'], state['params'])
     rate = optim.learning_rate(optim_config, state['step'], state['steps'])
     params = jax.tree.map(lambda p, u: p - rate * u, state['params'], updates)
-    return {**state, 'params': params, 'opt': opt, 'step': state['step'] + 1}, sums
+    state = {**state, 'params': params, 'opt': opt, 'step': state['step'] + 1}
+    if 'epoch' in state:
+      state['epoch'] = jax.tree.map(jnp.add, state['epoch'], sums)
+    return state, sums
 
   def predict_step(variables: Tree, batch: Tree) -> Tree:
     return forward(variables, batch['input'], None)
@@ -76,12 +81,23 @@ def augment_keys(keys: jax.Array) -> jax.Array:
 
 
 def audio_network(config: Any, *, classes: int) -> tuple[Network, AlexNet]:
-  """AlexNet on sound images: deltas, z-score by training statistics on the 64 x 64 map, masks, resize."""
+  """AlexNet on sound images: deltas, z-score by training statistics on the 64 x 64 map, masks, resize.
+
+  With config.z_score 'after', as in the script, the resize comes before the z-score, whose statistics are then of
+  [size, size] maps. Masks are in frames and bands, so checks.check refuses them there.
+  """
+  after = config.z_score == 'after'
   model = AlexNet(classes, width=config.width, form=config.form, norm=config.norm, dropout=config.dropout)
+
+  def sound_images(log_mel: jax.Array) -> jax.Array:
+    images = inputs.sound_image(log_mel, points=config.deltas)
+    images = inputs.resized(images, config.size) if after else images
+    return images[:, None]  # the axis that a face clip's frames have
 
   def forward(variables: Tree, log_mel: jax.Array, keys: jax.Array | None) -> tuple[jax.Array, jax.Array]:
     images = standardised(sound_images(log_mel), variables['statistics'])[:, 0]
     if keys is not None:
+      images = inputs.vary_sound(images, augment_keys(keys), shift=config.shift_mel, level=config.level)
       images = inputs.mask_sound(images, augment_keys(keys), time=config.mask_time, mel=config.mask_mel)
     return apply(model, variables, inputs.resized(images, config.size), keys)
 
@@ -102,11 +118,6 @@ def visual_network(config: Any, *, classes: int) -> tuple[Network, C3D]:
     return apply(model, variables, clips, keys)
 
   return build(forward, scaled, config.optim), model
-
-
-def sound_images(log_mel: jax.Array) -> jax.Array:
-  """Sound images with the axis that a face clip's frames have: [B, 64, T] -> [B, 1, 64, T, 3]."""
-  return inputs.sound_image(log_mel)[:, None]
 
 
 def standardised(images: jax.Array, statistics: Tree) -> jax.Array:
@@ -139,6 +150,57 @@ def image_statistics(network: Network, read: Read, rows_in_all: int, *, batch: i
   return {'mean': np.asarray(mean + reference, np.float32), 'deviation': np.asarray(deviation, np.float32)}
 
 
+def _nothing_chosen(params: Tree) -> Tree:
+  """What `_chooser` keeps in the state, before the first epoch: any is better than -1 rows right."""
+  zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), params)
+  return {'best': {'params': zeros, 'right': np.asarray(-1, np.int32)}, 'epoch': _nothing_seen()}
+
+
+def _nothing_seen() -> dict[str, np.ndarray]:
+  """An epoch's sums before its first step."""
+  return {name: np.zeros((), np.float32) for name in ('count', 'loss', 'accuracy')}
+
+
+def _chooser(
+  network: Network, held: Labelled, *, batch: int, epoch_steps: int, name: str, watch: loop.Watch
+) -> Callable[[int, Tree], Tree]:
+  """An after_epoch for loop.fit that keeps the parameters with the most held rows right; of equals, the earliest.
+
+  It also writes each epoch's numbers: of the training rows as its steps saw them (dropout, augmentation and all), of
+  the held rows as predicted after it.
+  """
+  read, labels = held
+
+  def after_epoch(done: int, state: Tree) -> Tree:
+    variables = {part: state[part] for part in ('params', 'statistics')}
+    logits, _ = predict(network, variables, read, len(labels), batch=batch)
+    loss = -np.mean(scipy.special.log_softmax(logits, axis=-1)[np.arange(len(labels)), labels])
+    right = np.sum(np.argmax(logits, axis=-1) == labels, dtype=np.int32)
+    seen, most = jax.device_get((state['epoch'], state['best']['right']))
+    numbers = {f'train_{of}': float(seen[of] / seen['count']) for of in ('loss', 'accuracy')}
+    numbers |= {'held_loss': float(loss), 'held_accuracy': float(right / len(labels))}
+    watch.metrics.write(f'{name}/epochs', done // epoch_steps, numbers)
+    watch.metrics.flush()
+    best = state['best']
+    if right > most:  # copies: the next step gives up the state's own arrays
+      best = {'params': jax.tree.map(jnp.copy, state['params']), 'right': parallel.replicate(right)}
+    return {**state, 'best': best, 'epoch': parallel.replicate(_nothing_seen())}
+
+  return after_epoch
+
+
+def _labelled_batches(
+  read: Read, labels: np.ndarray, rows_at: Callable[[int], batches.Rows]
+) -> Callable[[int], dict[str, np.ndarray]]:
+  """step -> the batch that `train_step` takes."""
+
+  def batch_at(step: int) -> dict[str, np.ndarray]:
+    rows, mask = rows_at(step)
+    return {'input': read(rows), 'label': labels[rows].astype(np.int32), 'mask': mask, 'row': rows}
+
+  return batch_at
+
+
 def train(
   network: Network,
   variables: Tree,
@@ -150,9 +212,10 @@ def train(
   optim_config: Any,
   seed: int,
   names: tuple[str | int, ...],
+  held: Labelled | None = None,
   **fit: Any,
 ) -> Tree:
-  """Trains on labelled rows and returns the variables of the last epoch (contract.md: no choice is made from data).
+  """Trains on labelled rows and returns the variables of the last epoch, or of the best one on held rows.
 
   Args:
     network: from `build`.
@@ -163,25 +226,26 @@ def train(
     epochs: passes over all rows.
     optim_config: the one that the network was built with.
     seed: of the random streams, with `names`.
+    held: how to read at least one row of held speakers, and their labels: the epoch is chosen on them.
     fit: name, folder and watch, as loop.fit has them.
   """
-  size = parallel.rows_a_step(batch)
-  rows_at = batches.shuffled_rows(len(labels), batch, padded_to=size, seed=seed, names=names)
-  steps = epochs * batches.steps_per_epoch(len(labels), batch)
-
-  def batch_at(step: int) -> dict[str, np.ndarray]:
-    rows, mask = rows_at(step)
-    return {'input': read(rows), 'label': labels[rows].astype(np.int32), 'mask': mask, 'row': rows}
-
+  epoch_steps = batches.steps_per_epoch(len(labels), batch)
+  steps, after_epoch = epochs * epoch_steps, None
   state = {
     **variables,
     'opt': optim.direction(optim_config).init(variables['params']),
     'step': np.asarray(0, np.int32),
     'steps': np.asarray(steps, np.int32),
   }
-  key = rngs.stream(seed, *names, 'draws')
-  state = loop.fit(network.train_step, state, batch_at, key, steps=steps, **fit)
-  return {'params': state['params'], 'statistics': state['statistics']}
+  if held is not None:
+    state |= _nothing_chosen(variables['params'])
+    after_epoch = _chooser(network, held, batch=batch, epoch_steps=epoch_steps, name=fit['name'], watch=fit['watch'])
+  rows_at = batches.shuffled_rows(len(labels), batch, padded_to=parallel.rows_a_step(batch), seed=seed, names=names)
+  batch_at, key = _labelled_batches(read, labels, rows_at), rngs.stream(seed, *names, 'draws')
+  fit |= {'steps': steps, 'epoch_steps': epoch_steps, 'after_epoch': after_epoch}
+  state = loop.fit(network.train_step, state, batch_at, key, **fit)
+  chosen = state if held is None else state['best']
+  return {'params': chosen['params'], 'statistics': state['statistics']}
 
 
 def predict(network: Network, variables: Tree, read: Read, count: int, *, batch: int) -> tuple[np.ndarray, np.ndarray]:

@@ -3,10 +3,12 @@
 import csv
 import json
 import pathlib
+import shutil
 import signal
 import subprocess
 import time
 
+import numpy as np
 import pytest
 
 METHODS = ['audio', 'visual', 'concat', 'hybrid']
@@ -54,10 +56,11 @@ def test_a_run_leaves_all_that_the_contract_names(finished):
     assert (workdir / name).stat().st_size > 0
   assert list((workdir / 'events').iterdir())
   trained = {json.loads(line)['train'] for line in (workdir / 'metrics.jsonl').read_text().splitlines()}
+  rbms = [f'/rbm{layer}{part}' for layer in range(2) for part in ('', '/monitor')]
   assert trained == {
     f'{stage}/fold_{fold}{part}'
     for fold in range(3)
-    for stage, parts in (('audio_net', ['']), ('visual_net', ['']), ('fusion', ['/rbm0', '/rbm1', '/finetune']))
+    for stage, parts in (('audio_net', ['']), ('visual_net', ['']), ('fusion', [*rbms, '/finetune']))
     for part in parts
   }
 
@@ -100,6 +103,25 @@ def test_another_seed_shares_the_networks_in_a_cache(finished, clips, launch, tm
   assert json.loads((tmp_path / 'report.json').read_text())['configurations_judged_on_test'] == 1  # seeds apart
 
 
+def test_pooling_penalty_and_protocol_are_values_of_the_config(finished, clips, launch, tmp_path):
+  for name in ('prepare', 'store'):  # a cache of its own otherwise: it counts looks
+    shutil.copytree(finished[0] / 'stages' / name, tmp_path / 'stages' / name)
+  settings = ('pool=pyramid', 'normalise=speaker', 'data.held=1', 'svm.candidates=(0.01,0.1,1)')
+  done = launch(tmp_path, f'data.root={clips}', *settings)
+  assert done.returncode == 0, done.stderr
+  assert 'transductive' in done.stdout.splitlines()[0] and 'must not be ranked together' in done.stdout
+  report = json.loads((tmp_path / 'report.json').read_text())
+  assert report['protocol'] == 'transductive' and report['svm_candidates'] == [0.01, 0.1, 1]
+  with open(tmp_path / 'predictions.csv', newline='') as file:
+    assert {row['protocol'] for row in csv.DictReader(file)} == {'transductive'}
+  for method in METHODS:
+    for fold in report['methods'][method]['per_fold']:
+      assert fold['c'] in (0.01, 0.1, 1)
+    for path in (tmp_path / 'stages' / 'decide').glob(f'*/{method}_svm.npz'):
+      with np.load(path, allow_pickle=False) as machine:
+        assert len(machine['low']) == 7 * {'audio': 128, 'visual': 64, 'concat': 192, 'hybrid': 8}[method]
+
+
 def test_another_config_in_the_same_workdir_is_refused(finished, clips, launch):
   workdir, _ = finished
   done = launch(workdir, f'data.root={clips}', 'svm.c=2.0')
@@ -117,7 +139,12 @@ def test_another_config_in_the_same_workdir_is_refused(finished, clips, launch):
     ('data.corpus=nobodys', 'use java_sed or manifest or demo'),
     ('audio.norm=batch', 'use none or group'),
     ('audio.size=32', 'at least 63 pixels'),
-    ('pool=max', "config.pool='max'"),
+    ('pool=median', "config.pool='median'"),
+    ('normalise=clip', 'use none or speaker'),
+    ('svm.c=0.0', 'a penalty is a number above 0'),
+    ('data.held=1 svm.candidates=(0.1,-1)', '-1 in c or candidates'),
+    ('data.held=0 svm.candidates=(0.1,1)', 'config.svm.candidates: a fold holds nobody; set config.data.held=1'),
+    ('data.held=1 data.judge=held svm.candidates=(0.1,1)', 'the very clips that are then scored'),
     ('data.held=5', 'use 0 or 1'),
     ('visual.scaling=fix', 'use fixed or segment'),
     ('fusion.finetune.optim.schedule=linear', 'use constant or cosine'),
@@ -128,7 +155,7 @@ def test_another_config_in_the_same_workdir_is_refused(finished, clips, launch):
 )
 def test_an_impossible_config_is_refused_in_a_sentence(clips, launch, tmp_path, override, message):
   root = [] if override.startswith('data.corpus') else [f'data.root={clips}']
-  done = launch(tmp_path, *root, override)
+  done = launch(tmp_path, *root, *override.split())
   assert done.returncode == 1
   assert message in done.stderr
   assert 'Traceback' not in done.stderr

@@ -1,11 +1,13 @@
 """Tests of what the networks are fed, against loops in numpy."""
 
 import itertools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.signal
 
 from emo_jax.models import inputs
 
@@ -23,7 +25,7 @@ def loop_deltas(x: np.ndarray) -> np.ndarray:
 
 
 def test_deltas_by_hand() -> None:
-  got = inputs.deltas(jnp.array([0.0, 1.0, 4.0, 9.0, 16.0]))
+  got = inputs.deltas(jnp.array([0.0, 1.0, 4.0, 9.0, 16.0]), points=5)
   # (1 - 0 + 2 (4 - 0)) / 10, (4 - 0 + 2 (9 - 0)) / 10, (9 - 1 + 2 (16 - 0)) / 10, ...
   np.testing.assert_allclose(got, [0.9, 2.2, 4.0, 4.2, 3.1], rtol=1e-6)
 
@@ -31,20 +33,34 @@ def test_deltas_by_hand() -> None:
 @pytest.mark.parametrize('length', [1, 2, 5, 64])
 def test_deltas_equal_a_loop(length: int) -> None:
   x = np.random.default_rng(0).normal(size=(2, 3, length))
-  np.testing.assert_allclose(inputs.deltas(jnp.asarray(x, jnp.float32)), loop_deltas(x), atol=1e-5)
+  np.testing.assert_allclose(inputs.deltas(jnp.asarray(x, jnp.float32), points=5), loop_deltas(x), atol=1e-5)
 
 
-def test_a_ramp_has_slope_1_inside_and_a_constant_slope_0() -> None:
-  np.testing.assert_allclose(inputs.deltas(jnp.arange(20.0))[2:-2], 1, rtol=1e-6)
-  np.testing.assert_array_equal(inputs.deltas(jnp.full(20, 7.0)), 0)
+def filtered_deltas(x: np.ndarray) -> np.ndarray:
+  """The script's: first and last column four times more, a causal filter with weights 4 to -4, the delay cut off."""
+  padded = np.concatenate([np.repeat(x[..., :1], 4, -1), x, np.repeat(x[..., -1:], 4, -1)], -1)
+  return scipy.signal.lfilter(np.arange(4, -5, -1), 1, padded, axis=-1)[..., 8:]
 
 
-def test_sound_image_holds_static_delta_and_delta_of_delta_of_one_window() -> None:
+@pytest.mark.parametrize('length', [1, 3, 64])
+def test_deltas_of_9_points_equal_the_scripts_filter(length: int) -> None:
+  x = np.random.default_rng(0).normal(size=(2, 3, length))
+  got = inputs.deltas(jnp.asarray(x, jnp.float32), points=9)
+  np.testing.assert_allclose(got, filtered_deltas(x), atol=1e-4)
+
+
+@pytest.mark.parametrize(('points', 'slope'), [(5, 1), (9, 60)])  # 2 (1 + 4 + 9 + 16) = 60, not divided
+def test_a_ramp_has_one_slope_inside_and_a_constant_slope_0(points: int, slope: float) -> None:
+  np.testing.assert_allclose(inputs.deltas(jnp.arange(20.0), points=points)[4:-4], slope, rtol=1e-6)
+  np.testing.assert_array_equal(inputs.deltas(jnp.full(20, 7.0), points=points), 0)
+
+
+@pytest.mark.parametrize(('points', 'delta'), [(5, loop_deltas), (9, filtered_deltas), (0, np.copy)])
+def test_sound_image_holds_static_delta_and_delta_of_delta_of_one_window(points: int, delta: Callable) -> None:
   x = np.random.default_rng(0).normal(size=(3, 64, 16))
-  image = inputs.sound_image(jnp.asarray(x, jnp.float32))
-  want = np.stack([x, loop_deltas(x), loop_deltas(loop_deltas(x))], -1)
+  image = inputs.sound_image(jnp.asarray(x, jnp.float32), points=points)
   assert image.shape == (3, 64, 16, 3)
-  np.testing.assert_allclose(image, want, atol=1e-5)
+  np.testing.assert_allclose(image, np.stack([x, delta(x), delta(delta(x))], -1), rtol=1e-5, atol=1e-3)
 
 
 def test_resizing_to_the_same_size_changes_nothing() -> None:
@@ -87,6 +103,27 @@ def test_masks_belong_to_rows() -> None:
   apart = [inputs.mask_sound(images[i : i + 1], keys(6)[i : i + 1], time=9, mel=9)[0] for i in range(6)]
   np.testing.assert_array_equal(whole, np.stack(apart))
   assert len({row.tobytes() for row in whole}) == 6
+
+
+def test_voices_are_shifted_along_the_bands_and_raised_in_the_static_channel_alone() -> None:
+  image = np.random.default_rng(0).normal(size=(64, 10, 3)).astype(np.float32)
+  images = jnp.tile(jnp.asarray(image), (400, 1, 1, 1))
+  varied = np.asarray(inputs.vary_sound(images, keys(400), shift=3, level=0.5))
+  bands = {by: np.clip(np.arange(64) + by, 0, 63) for by in range(-3, 4)}  # edges replicated
+  found = [next(by for by in bands if np.array_equal(row[..., 1:], image[bands[by], :, 1:])) for row in varied]
+  assert set(found) == set(bands)
+  raised = np.array([row[..., 0] - image[bands[by], :, 0] for row, by in zip(varied, found, strict=True)])
+  assert np.ptp(raised, axis=(1, 2)).max() < 1e-5  # the whole channel alike
+  assert raised[:, 0, 0].std() == pytest.approx(0.5, rel=0.15)
+  assert abs(raised[:, 0, 0].mean()) < 4 * 0.5 / 20
+  assert abs(np.corrcoef(found, raised[:, 0, 0])[0, 1]) < 0.2
+  apart = [inputs.vary_sound(images[i : i + 1], keys(400)[i : i + 1], shift=3, level=0.5)[0] for i in range(3)]
+  np.testing.assert_allclose(varied[:3], np.stack(apart), atol=1e-6)
+
+
+def test_no_variation_of_the_voice_changes_nothing() -> None:
+  images = jnp.asarray(np.random.default_rng(0).normal(size=(2, 64, 6, 3)), jnp.float32)
+  np.testing.assert_array_equal(inputs.vary_sound(images, keys(2), shift=0, level=0.0), images)
 
 
 def candidates(clip: np.ndarray, flip: bool, shift: int) -> dict[tuple[bool, int, int], np.ndarray]:
@@ -152,6 +189,13 @@ def test_segment_scaling_standardises_each_channel_of_each_segment() -> None:
     np.testing.assert_allclose(scaled[segment, ..., channel], want, atol=1e-4)
 
 
+def test_clip_scaling_takes_the_mean_face_away() -> None:
+  faces = np.random.default_rng(0).integers(0, 256, size=(2, 17, 3, 4, 3)).astype(np.uint8)
+  scaled = np.asarray(inputs.scaled_faces(jnp.asarray(faces), scaling='clip'))
+  want = [[(faces[b, 1 + k].astype(float) - faces[b, 0]) / 127.5 for k in range(16)] for b in range(2)]
+  np.testing.assert_allclose(scaled, want, atol=1e-6)
+
+
 def test_an_unknown_scaling_is_refused_by_name() -> None:
-  with pytest.raises(ValueError, match=r"scaling='frame'.*fixed or segment"):
+  with pytest.raises(ValueError, match=r"scaling='frame'.*fixed, segment or clip"):
     inputs.scaled_faces(jnp.zeros((1, 1, 1, 1, 3)), scaling='frame')

@@ -6,17 +6,19 @@ python devices_script.py RESULT.npz
 import pathlib
 import sys
 import tempfile
-import types
+from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from configs import default
 from emo_jax.models import rbm
-from emo_jax.training import contrastive, loop, parallel, rngs, supervised
+from emo_jax.training import autoencoder, contrastive, loop, parallel, rngs, supervised
 
 ROWS = 6  # not divisible by 4 devices
-CD = {'lr': 0.1, 'momentum': (0.5,), 'weight_decay': 1e-3, 'cd_steps': 1, 'sample_visible': True}
+UNITS = rbm.Units('bernoulli', 'bernoulli')
 
 
 class Losses(list):
@@ -43,35 +45,66 @@ def uniform_draws() -> dict[str, np.ndarray]:
   return {'uniform': parallel.predict_step(draw)(parallel.replicate(key), parallel.shard({'row': rows}))[:ROWS]}
 
 
-def cd_updates(folder: pathlib.Path) -> dict[str, np.ndarray]:
-  """One CD update on 6 rows through train_rbm; the weights after one step on 8 rows, and with the last row changed."""
+def rbm_config(*, persistent: bool) -> Any:
+  config = default.get_config().fusion.rbm
+  of = {'batch': ROWS, 'epochs': 3, 'average_epochs': 1, 'init_scale': 0.1, 'persistent': persistent}
+  config.update({**of, 'sparsity': {'cost': 0.1}})
+  return config
+
+
+def rbms(folder: pathlib.Path) -> dict[str, np.ndarray]:
+  """Three epochs of 6 and of 3 rows, CD and persistent CD; of the latter also where the chains are."""
+  data, found = np.random.default_rng(0).uniform(size=(9, 20)).astype(np.float32), {}
+  states, fit = [], loop.fit
+  for kind in ('cd', 'pcd'):
+    config, (losses, watch) = rbm_config(persistent=kind == 'pcd'), watched()
+    layer = contrastive.build_layer(10, UNITS, config)
+    of = {'config': config, 'seed': 0, 'names': ('rbm',), 'name': 'rbm', 'folder': folder / kind, 'watch': watch}
+    with mock.patch.object(loop, 'fit', lambda *args, **named: states.append(fit(*args, **named)) or states[-1]):
+      params = contrastive.train_rbm(data, data[:5], layer, **of)
+    found |= {f'{kind}_{name}': value for name, value in params.items()}
+    found[f'{kind}_errors'] = np.array([v['reconstruction_error'] for v in losses if 'reconstruction_error' in v])
+    found[f'{kind}_monitors'] = np.array([v['free_energy_gap'] for v in losses if 'free_energy_gap' in v])
+  return {**found, 'chains': states[-1]['chains']}
+
+
+def last_row() -> dict[str, np.ndarray]:
+  """The weights after one update on 8 rows and the error, and both with the last row changed."""
   data = np.random.default_rng(0).uniform(size=(8, 20)).astype(np.float32)
-  config = types.SimpleNamespace(batch=ROWS, epochs=1, average_epochs=1, init_scale=0.1, **CD)
-  _, watch = watched()
-  fit = {'seed': 0, 'names': ('rbm',), 'name': 'rbm', 'folder': folder, 'watch': watch}
-  params = contrastive.train_rbm(data[:ROWS], hidden=10, config=config, **fit)
+  step = contrastive.build_layer(10, UNITS, rbm_config(persistent=False)).step
 
   def after(data: np.ndarray) -> np.ndarray:
     params = rbm.init(jax.random.key(0), 20, 10, scale=0.1)
-    zeros = jax.tree.map(jnp.zeros_like, params)
+    zeros = lambda: jax.tree.map(jnp.zeros_like, params)
     whole = {'step': np.int32(0), 'epoch_steps': np.int32(1), 'average_from': np.int32(0)}
-    state = {'params': params, 'velocity': zeros, 'average': jax.tree.map(jnp.zeros_like, params), **whole}
+    state = {'params': params, 'velocity': zeros(), 'average': zeros(), **whole}
     state, key = parallel.replicate((state, rngs.stream(0, 'cd')))
     batch = {'input': data, 'mask': np.ones(8, np.float32), 'row': np.arange(8, dtype=np.int32)}
-    state, sums = contrastive.cd_step(**CD)(state, parallel.shard(batch), key)
+    state, sums = step(state, parallel.shard({**batch, 'chain': batch['row']}), key)
     return np.append(np.asarray(state['params']['weights']).ravel(), sums['reconstruction_error'])
 
   changed = data.copy()
   changed[7] = 1 - changed[7]
-  cd = {f'cd_{name}': value for name, value in params.items()}
-  return {**cd, 'eight_rows': after(data), 'last_row_changed': after(changed)}
+  return {'eight_rows': after(data), 'last_row_changed': after(changed)}
+
+
+def fine_tuned(folder: pathlib.Path) -> dict[str, np.ndarray]:
+  """Five iterations of the unrolled stack on 7 rows, and where these rows lay."""
+  data = np.random.default_rng(0).uniform(size=(7, 20)).astype(np.float32)
+  losses, watch = watched()
+  stack = [jax.tree.map(np.asarray, rbm.init(jax.random.key(0), 20, 10, scale=0.1))]
+  (params,) = autoencoder.train(stack, (UNITS,), data, iterations=5, name='tune', folder=folder, watch=watch)
+  spread, mask = parallel.spread_rows(data)
+  where = np.array([shard.index[0].indices(len(spread))[:2] for shard in spread.addressable_shards])
+  errors = np.array([values['reconstruction_error'] for values in losses])
+  found = {'tuned_weights': params['weights'], 'tuned_errors': errors, 'tuned_from': stack[0]['weights']}
+  return {**found, 'spread': np.asarray(spread), 'spread_mask': np.asarray(mask), 'spread_where': where}
 
 
 def supervised_steps(folder: pathlib.Path) -> dict[str, np.ndarray]:
   """A tiny AlexNet with dropout and masks: one step and five, and what it then predicts."""
-  optim = types.SimpleNamespace(name='sgd', lr=0.01, momentum=0.9, weight_decay=5e-4, schedule='constant')
-  audio = {'form': 'single', 'width': 1 / 32, 'size': 63, 'norm': 'group', 'dropout': 0.5, 'mask_time': 9}
-  config = types.SimpleNamespace(**audio, mask_mel=9, optim=optim)
+  config = default.get_config().audio
+  config.update({'width': 1 / 32, 'size': 63, 'norm': 'group', 'mask_time': 9, 'mask_mel': 9, 'optim': {'lr': 0.01}})
   network, model = supervised.audio_network(config, classes=3)
   rng = np.random.default_rng(0)
   sound = rng.normal(60, 10, size=(ROWS, 64, 20)).astype(np.float32)
@@ -83,7 +116,7 @@ def supervised_steps(folder: pathlib.Path) -> dict[str, np.ndarray]:
   for epochs in (1, 5):  # an epoch is one step
     losses, watch = watched()
     fit = {'name': 'audio', 'folder': folder / str(epochs), 'watch': watch}
-    of = {'batch': ROWS, 'epochs': epochs, 'optim_config': optim, 'seed': 0, 'names': ('audio',)}
+    of = {'batch': ROWS, 'epochs': epochs, 'optim_config': config.optim, 'seed': 0, 'names': ('audio',)}
     trained = supervised.train(network, variables, sound.__getitem__, labels, **of, **fit)
     flat = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(trained['params'])])
     found |= {f'params_{epochs}': flat, f'losses_{epochs}': np.array([values['loss'] for values in losses])}
@@ -104,7 +137,8 @@ def refusal() -> dict[str, np.ndarray]:
 def main() -> None:
   with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name)
-    found = {**uniform_draws(), **cd_updates(folder / 'rbm'), **supervised_steps(folder / 'audio'), **refusal()}
+    found = {**uniform_draws(), **rbms(folder / 'rbm'), **last_row(), **fine_tuned(folder / 'tune')}
+    found |= {**supervised_steps(folder / 'audio'), **refusal()}
   np.savez(sys.argv[1], devices=parallel.device_count(), rows=parallel.rows_a_step(ROWS), **found)
 
 

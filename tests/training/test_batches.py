@@ -52,6 +52,15 @@ def test_rows_are_pure_in_seed_and_step() -> None:
     np.testing.assert_array_equal(make()(step)[0], in_turn[step])
 
 
+def test_cyclic_rows_come_in_the_same_order_in_every_epoch() -> None:
+  rows_at = batches.cyclic_rows(7, 3, padded_to=4)
+  epoch = [([0, 1, 2, 0], [1, 1, 1, 0]), ([3, 4, 5, 0], [1, 1, 1, 0]), ([6, 0, 0, 0], [1, 0, 0, 0])]
+  for step in (*range(9), 302, 1):  # out of turn too
+    rows, mask = rows_at(step)
+    assert (list(rows), list(mask)) == epoch[step % 3]
+    assert rows.dtype == np.int32 and mask.dtype == np.float32
+
+
 def test_prediction_sees_all_rows_in_order() -> None:
   chunks = batches.rows_in_order(7, 3)
   assert [(list(rows), list(mask)) for rows, mask in chunks] == [

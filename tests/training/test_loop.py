@@ -27,9 +27,9 @@ def batch_at(number: int) -> dict[str, np.ndarray]:
   return {'x': np.random.default_rng(number).normal(size=4 * parallel.device_count()).astype(np.float32)}
 
 
-def fit(folder: pathlib.Path, watch: loop.Watch, steps: int = 10, batch_at: Callable = batch_at) -> dict:
+def fit(folder: pathlib.Path, watch: loop.Watch, batch_at: Callable = batch_at, **of: object) -> dict:
   key = jax.random.key(0)
-  return loop.fit(step, start(), batch_at, key, steps=steps, name='toy', folder=folder, watch=watch)
+  return loop.fit(step, start(), batch_at, key, steps=10, name='toy', folder=folder, watch=watch, **of)
 
 
 def test_steps_are_taken_in_order_and_counted(tmp_path: pathlib.Path, watch: Callable, lines: Callable) -> None:
@@ -78,6 +78,44 @@ def test_an_interrupted_run_ends_in_the_same_bytes(tmp_path: pathlib.Path, watch
   assert ticks[0] == last_saved and sum(ticks) == 10
   for name in whole:
     assert resumed[name].tobytes() == whole[name].tobytes()
+
+
+def halved(done: int, state: dict) -> dict:
+  return {**state, 'x': state['x'] / 2}
+
+
+def test_after_each_epoch_the_state_goes_on_as_it_was_left(tmp_path: pathlib.Path, watch: Callable) -> None:
+  calls = []
+
+  def noted(done: int, state: dict) -> dict:
+    calls.append((done, int(state['step'])))
+    return halved(done, state)
+
+  state = fit(tmp_path / 'c', watch(), epoch_steps=4, after_epoch=noted)
+  assert calls == [(4, 4), (8, 8)]  # the last epoch was cut short
+  x = np.zeros(3)
+  for number in range(10):
+    noise = jax.random.normal(jax.random.fold_in(jax.random.key(0), number), (3,))
+    x = 0.9 * x + batch_at(number)['x'].mean() + np.asarray(noise, np.float64)
+    x = x / 2 if number in (3, 7) else x
+  np.testing.assert_allclose(state['x'], x, rtol=1e-5)
+
+
+@pytest.mark.parametrize('broken_at', [3, 5, 6, 9])
+def test_an_epochs_end_is_lived_through_once_by_an_interrupted_run(
+  tmp_path: pathlib.Path, watch: Callable, broken_at: int
+) -> None:
+  def breaks(number: int) -> dict[str, np.ndarray]:
+    if number == broken_at:
+      raise OSError('the disk is gone')
+    return batch_at(number)
+
+  # A checkpoint at 3 is also an epoch's end, one at 6 too: what was done there is in it.
+  want = fit(tmp_path / 'whole', watch(save_every=3), epoch_steps=3, after_epoch=halved)
+  with pytest.raises(OSError, match='the disk is gone'):
+    fit(tmp_path / 'c', watch(save_every=3), breaks, epoch_steps=3, after_epoch=halved)
+  got = fit(tmp_path / 'c', watch(save_every=3), epoch_steps=3, after_epoch=halved)
+  assert got['x'].tobytes() == want['x'].tobytes()
 
 
 @pytest.mark.parametrize('bad', [np.nan, np.inf])

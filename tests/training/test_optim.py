@@ -12,8 +12,8 @@ from emo_jax.training import optim
 
 
 def config(**of: object) -> types.SimpleNamespace:
-  defaults = {'name': 'sgd', 'lr': 0.1, 'momentum': 0.9, 'weight_decay': 0.05, 'schedule': 'constant'}
-  return types.SimpleNamespace(**{**defaults, **of})
+  defaults = {'name': 'sgd', 'lr': 0.1, 'head_rate': 1.0, 'momentum': 0.9, 'weight_decay': 0.05}
+  return types.SimpleNamespace(**{**defaults, 'schedule': 'constant', **of})
 
 
 def some_params() -> dict[str, np.ndarray]:
@@ -60,6 +60,38 @@ def test_adamw_equals_a_loop_with_decay_apart_from_the_moments() -> None:
   got = optimised(config(name='adamw'), 5)
   for name in want:
     np.testing.assert_allclose(got[name], want[name], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize('head', ['fc8', 'head'])
+@pytest.mark.parametrize('name', ['sgd', 'adamw'])
+def test_the_last_layer_goes_its_share_of_the_way_with_its_decay(name: str, head: str) -> None:
+  rng = np.random.default_rng(2)
+  kernel = lambda: {'kernel': rng.normal(size=(3, 2)).astype(np.float32), 'bias': np.ones(2, np.float32)}
+  params = {'stack': [kernel(), kernel()], head: kernel()}
+  slow, plain = (optim.direction(config(name=name, head_rate=rate)) for rate in (0.001, 1.0))
+  states = slow.init(params), plain.init(params)
+  for _ in range(3):  # the same parameters each time: the moments too are to be the same
+    gradient = {'stack': [kernel(), kernel()], head: kernel()}
+    update, state = slow.update(gradient, states[0], params)
+    want, other = plain.update(gradient, states[1], params)
+    states = state, other
+    jax.tree.map(np.testing.assert_array_equal, update['stack'], want['stack'])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, 0.001 * b, rtol=1e-5), update[head], want[head])
+
+
+def test_sgd_moves_the_last_layer_as_matconvnets_layer_rates_do() -> None:
+  params, want = {'fc8': some_params()}, {name: x.astype(np.float64) for name, x in some_params().items()}
+  momentum = {name: np.zeros_like(x) for name, x in want.items()}
+  direction = optim.direction(config(head_rate=0.5))
+  state = direction.init(params)
+  for gradient in gradients(5):
+    update, state = direction.update({'fc8': gradient}, state, params)
+    params = jax.tree.map(lambda p, u: p - 0.1 * u, params, update)
+    for name, decay in [('kernel', 0.05), ('bias', 0.0)]:
+      momentum[name] = 0.9 * momentum[name] - decay * want[name] - gradient[name]
+      want[name] = want[name] + 0.1 * 0.5 * momentum[name]  # the layer's rate: lr times its own
+  for name in want:
+    np.testing.assert_allclose(params['fc8'][name], want[name], rtol=1e-5)
 
 
 def test_constant_rate_is_constant() -> None:

@@ -1,5 +1,6 @@
 """Tests of many devices: the same run on 1, 2 and 4 fake devices, each in a process of its own."""
 
+import concurrent.futures
 import os
 import pathlib
 import subprocess
@@ -16,20 +17,23 @@ ROOT = pathlib.Path(__file__).parents[2]
 COUNTS = (1, 2, 4)
 
 
+def run_script(count: int, result: pathlib.Path) -> dict[str, np.ndarray]:
+  path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])])
+  flags = {'XLA_FLAGS': f'--xla_force_host_platform_device_count={count}', 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': path}
+  command = [sys.executable, '-W', 'error', str(SCRIPT), str(result)]
+  done = subprocess.run(command, env={**os.environ, **flags}, capture_output=True, text=True, timeout=300)
+  assert done.returncode == 0, done.stderr
+  with np.load(result) as arrays:
+    return dict(arrays)
+
+
 @pytest.fixture(scope='module')
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, np.ndarray]]:
   """What devices_script.py finds on each number of devices."""
-  folder, results = tmp_path_factory.mktemp('devices'), {}
-  for count in COUNTS:
-    result = folder / f'{count}.npz'
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])])
-    flags = {'XLA_FLAGS': f'--xla_force_host_platform_device_count={count}', 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': path}
-    command = [sys.executable, '-W', 'error', str(SCRIPT), str(result)]
-    done = subprocess.run(command, env={**os.environ, **flags}, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    with np.load(result) as arrays:
-      results[count] = dict(arrays)
-  return results
+  folder = tmp_path_factory.mktemp('devices')
+  with concurrent.futures.ThreadPoolExecutor() as pool:
+    results = pool.map(run_script, COUNTS, [folder / f'{count}.npz' for count in COUNTS])
+    return dict(zip(COUNTS, results, strict=True))
 
 
 def test_rows_are_rounded_up_to_whole_devices(found: dict) -> None:
@@ -43,10 +47,35 @@ def test_uniform_draws_are_the_same_bits(found: dict, count: int) -> None:
 
 
 @pytest.mark.parametrize('count', COUNTS[1:])
-def test_one_cd_update_is_the_same(found: dict, count: int) -> None:
-  for name in ('cd_weights', 'cd_visible_bias', 'cd_hidden_bias', 'eight_rows'):
-    assert np.abs(found[1][name]).max() > 1e-3
-    np.testing.assert_allclose(found[count][name], found[1][name], atol=1e-6)
+@pytest.mark.parametrize('kind', ['cd', 'pcd'])
+def test_updates_of_an_rbm_are_the_same(found: dict, count: int, kind: str) -> None:
+  assert found[1][f'{kind}_errors'].shape == (6,) and found[1][f'{kind}_monitors'].shape == (3,)
+  assert np.abs(found[1][f'{kind}_hidden_bias']).max() > 1e-3
+  for name in ('weights', 'visible_bias', 'hidden_bias', 'errors', 'monitors'):
+    np.testing.assert_allclose(found[count][f'{kind}_{name}'], found[1][f'{kind}_{name}'], atol=1e-5)
+
+
+@pytest.mark.parametrize('count', COUNTS[1:])
+def test_persistent_chains_are_the_same_bits(found: dict, count: int) -> None:
+  # As many as the batch has rows, however many devices there are: any number of them goes on from a checkpoint.
+  assert len({chain.tobytes() for chain in found[1]['chains']}) == 6 and set(np.unique(found[1]['chains'])) == {0, 1}
+  np.testing.assert_array_equal(found[count]['chains'], found[1]['chains'])
+
+
+@pytest.mark.parametrize('count', COUNTS[1:])
+def test_full_batch_fine_tuning_is_the_same(found: dict, count: int) -> None:
+  assert np.abs(found[1]['tuned_weights'] - found[1]['tuned_from']).max() > 0.05
+  np.testing.assert_allclose(found[count]['tuned_errors'], found[1]['tuned_errors'], rtol=1e-5)
+  np.testing.assert_allclose(found[count]['tuned_weights'], found[1]['tuned_weights'], atol=1e-4)
+
+
+@pytest.mark.parametrize('count', COUNTS)
+def test_all_rows_are_spread_evenly(found: dict, count: int) -> None:
+  of, size = found[count], 7 if count == 1 else 8
+  np.testing.assert_array_equal(of['spread'][:7], np.random.default_rng(0).uniform(size=(7, 20)).astype(np.float32))
+  assert not of['spread'][7:].any()
+  assert of['spread_mask'].tolist() == ([1.0] * 7 + [0.0])[:size]
+  assert of['spread_where'].tolist() == [[k * size // count, (k + 1) * size // count] for k in range(count)]
 
 
 @pytest.mark.parametrize('count', COUNTS)

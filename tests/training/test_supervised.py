@@ -12,7 +12,8 @@ import pytest
 from emo_jax.models.dropout import dropout
 from emo_jax.training import batches, parallel, supervised
 
-OPTIM = types.SimpleNamespace(name='sgd', lr=0.2, momentum=0.9, weight_decay=0.01, schedule='constant')
+SGD = {'name': 'sgd', 'lr': 0.2, 'head_rate': 1.0, 'momentum': 0.9, 'weight_decay': 0.01, 'schedule': 'constant'}
+OPTIM = types.SimpleNamespace(**SGD)
 COUNT, CLASSES = 11, 3
 INPUT = np.random.default_rng(0).normal(size=(COUNT, 4)).astype(np.float32)
 LABELS = np.random.default_rng(1).integers(0, CLASSES, COUNT)
@@ -87,6 +88,54 @@ def test_an_interrupted_training_ends_in_the_same_bytes(
     assert np.abs(whole['params'][name] - start()['params'][name]).max() > 0.01
 
 
+def held_rows() -> supervised.Labelled:
+  """Rows with labels that have nothing to do with them: their accuracy goes up and down, and often meets itself."""
+  rng = np.random.default_rng(3)
+  return rng.normal(size=(9, 4)).astype(np.float32).__getitem__, rng.integers(0, CLASSES, 9)
+
+
+def test_the_epoch_with_the_most_held_rows_right_is_taken_the_earliest_of_equals(
+  tmp_path: pathlib.Path, watch: Callable, lines: Callable
+) -> None:
+  got = train(NOISY, tmp_path / 'c', watch(), epochs=8, held=held_rows())
+  written = lines()  # before the brute force writes its own
+  epochs = [train(NOISY, tmp_path / str(e), watch(), epochs=e)['params'] for e in range(1, 9)]  # ends after each epoch
+  x, labels = held_rows()[0](slice(None)), held_rows()[1]
+  guesses = [softmax(x @ params['kernel'] + params['bias']) for params in epochs]
+  accuracies = [(guess.argmax(1) == labels).mean() for guess in guesses]
+  best = accuracies.index(max(accuracies))
+  assert 0 < best < 7 and accuracies.count(max(accuracies)) > 1, 'the rows no longer tell the rules apart'
+  for name in ('kernel', 'bias'):
+    assert got['params'][name].tobytes() == epochs[best][name].tobytes()
+  of_epochs = [line for line in written if line['train'] == 'toy/epochs']
+  assert [line['step'] for line in of_epochs] == list(range(1, 9))
+  np.testing.assert_allclose([line['held_accuracy'] for line in of_epochs], accuracies, rtol=1e-6)
+  losses = [-np.log(guess[range(9), labels]).mean() for guess in guesses]
+  np.testing.assert_allclose([line['held_loss'] for line in of_epochs], losses, rtol=1e-4)
+  for which in ('loss', 'accuracy'):
+    of_steps = np.array([line[which] for line in written if line['train'] == 'toy']).reshape(8, 3)
+    means = of_steps @ [4, 4, 3] / COUNT  # the third batch of an epoch has 3 rows
+    np.testing.assert_allclose([line[f'train_{which}'] for line in of_epochs], means, rtol=1e-5)
+
+
+@pytest.mark.parametrize('broken_at', [4, 9, 14, 22])
+def test_an_interrupted_choice_falls_on_the_same_bytes(tmp_path: pathlib.Path, watch: Callable, broken_at: int) -> None:
+  settings = {'epochs': 8, 'held': held_rows()}  # 24 steps
+  whole = train(NOISY, tmp_path / 'whole', watch(), **settings)
+  calls = iter(range(100))
+
+  def breaks(rows: np.ndarray) -> np.ndarray:
+    if next(calls) == broken_at:
+      raise OSError('the disk is gone')
+    return INPUT[rows]
+
+  with pytest.raises(OSError, match='the disk is gone'):
+    train(NOISY, tmp_path / 'c', watch(save_every=4), **settings, read=breaks)
+  resumed = train(NOISY, tmp_path / 'c', watch(save_every=4), **settings)
+  for name in ('kernel', 'bias'):
+    assert resumed['params'][name].tobytes() == whole['params'][name].tobytes()
+
+
 def test_draws_hang_on_seed_and_names(tmp_path: pathlib.Path, watch: Callable) -> None:
   settings = [{}, {'seed': 1}, {'names': ('toy', 1)}, {}]
   kernels = [
@@ -151,7 +200,8 @@ def test_pixels_that_never_vary_have_deviation_1_at_any_level(batch: int) -> Non
 
 def audio_config(**of: object) -> types.SimpleNamespace:
   defaults = {'form': 'single', 'width': 1 / 64, 'size': 64, 'norm': 'none', 'dropout': 0.5, 'mask_time': 0}
-  return types.SimpleNamespace(**{**defaults, 'mask_mel': 0, 'optim': OPTIM, **of})
+  defaults |= {'mask_mel': 0, 'shift_mel': 0, 'level': 0.0, 'deltas': 5, 'z_score': 'before', 'optim': OPTIM}
+  return types.SimpleNamespace(**{**defaults, **of})
 
 
 def visual_config(**of: object) -> types.SimpleNamespace:
@@ -182,6 +232,56 @@ def test_audio_network_standardises_by_training_statistics_and_augments_in_train
     np.testing.assert_allclose(ours, plain, rtol=1e-3, atol=1e-3 * float(np.abs(plain).max()))
   augmented, _ = forward(variables, sound, jax.random.split(jax.random.key(0), 2))
   assert np.abs(augmented - want[0]).max() > 0.01 * np.abs(want[0]).max()
+
+
+def bilinear(images: np.ndarray, size: int) -> np.ndarray:
+  """[..., h, w, c] -> [..., size, size, c], for a size no smaller than h and w."""
+
+  def weights(length: int) -> np.ndarray:
+    place = np.clip((np.arange(size) + 0.5) * length / size - 0.5, 0, length - 1)
+    return np.maximum(1 - np.abs(place[:, None] - np.arange(length)), 0)
+
+  return np.einsum('hi,wj,...ijc->...hwc', weights(images.shape[-3]), weights(images.shape[-2]), images)
+
+
+def test_z_score_after_resizing_is_by_the_statistics_of_the_resized_images() -> None:
+  sound = np.random.default_rng(0).normal(60, 10, size=(5, 64, 40)).astype(np.float32)
+  network, model = supervised.audio_network(audio_config(size=80, z_score='after'), classes=3)
+  images = bilinear(numpy_sound_image(sound.astype(np.float64)), 80)
+  statistics = supervised.image_statistics(network, sound.__getitem__, 5, batch=2)
+  np.testing.assert_allclose(statistics['mean'], images.mean(0), atol=1e-3)
+  np.testing.assert_allclose(statistics['deviation'], images.std(0), rtol=1e-2)
+  standardised = ((images - images.mean(0)) / images.std(0)).astype(np.float32)
+  variables = {'params': drawn(model, standardised), 'statistics': statistics}
+  want, _ = jax.jit(model.apply)({'params': variables['params']}, standardised)
+  got, _ = jax.jit(network.forward)(variables, sound, None)
+  np.testing.assert_allclose(got, want, atol=1e-3 * float(np.abs(want).max()))
+
+
+def test_a_step_of_the_grouped_network_with_the_scripts_switches(tmp_path: pathlib.Path, watch: Callable) -> None:
+  settings = types.SimpleNamespace(**{**SGD, 'lr': 1e-3, 'head_rate': 1e-3})
+  config = audio_config(form='caffe', size=227, z_score='after', deltas=9, dropout=0.0, optim=settings)
+  network, model = supervised.audio_network(config, classes=3)
+  sound = np.random.default_rng(0).normal(60, 10, size=(2, 64, 64)).astype(np.float32)
+  statistics = supervised.image_statistics(network, sound.__getitem__, 2, batch=2)
+  assert statistics['mean'].shape == (227, 227, 3)
+  start = {'params': drawn(model, np.zeros((1, 227, 227, 3), np.float32)), 'statistics': statistics}
+  of = {'batch': 2, 'epochs': 1, 'optim_config': settings, 'seed': 0, 'names': (), 'name': 'audio', 'watch': watch()}
+  labels = np.array([0, 2])
+  after = supervised.train(network, start, sound.__getitem__, labels, **of, folder=tmp_path / 'c')['params']
+
+  def loss(params: dict) -> jax.Array:
+    logits, _ = network.forward({**start, 'params': params}, sound, None)  # no dropout: training predicts alike
+    return -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(2), labels])
+
+  gradient = jax.jit(jax.grad(loss))(start['params'])
+  for layer, rate in (('conv1', 1e-3), ('fc7', 1e-3), ('fc8', 1e-6)):
+    before = start['params'][layer]
+    decay = {'kernel': 0.01 * before['kernel'], 'bias': 0.0}
+    for name in before:
+      want = rate * (gradient[layer][name] + decay[name])
+      assert np.abs(want).max() > 3e-7
+      np.testing.assert_allclose(before[name] - after[layer][name], want, rtol=1e-2, atol=1e-7)
 
 
 @pytest.mark.parametrize('change', [{'flip': True}, {'shift': 2}, {'brightness': 0.5}])

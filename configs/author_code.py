@@ -1,0 +1,39 @@
+"""The first author's published script, as it really runs (method.md A1 to A5), where that differs from the paper.
+
+  python launch.py --config=configs/author_code.py --config.data.root=clips.csv --workdir=runs/author_code
+
+The same on Java-SED with networks small enough for two cores:
+
+  python launch.py --config=configs/author_code.py:slim --config.data.root=<Java-SED> --workdir=runs/author_code
+
+Not copied: the script scales test features by test statistics; here training statistics scale everything.
+"""
+
+import ml_collections
+
+from configs import default
+
+
+def get_config(size: str = 'full') -> ml_collections.ConfigDict:
+  """What differs from the paper's experiment; `size` is full or slim.
+
+  Raises:
+    ValueError: another size.
+  """
+  config = default.get_config()
+  config.data.held = 0
+  config.frontend.short = 'refuse'
+  config.audio.update({'form': 'caffe', 'size': 227, 'deltas': 9, 'z_score': 'after', 'dropout': 0.0})
+  config.audio.optim.head_rate = 1e-3
+  config.fusion.update({'units': (4096, 1024), 'scaling': 'joint', 'top': 'linear'})
+  config.fusion.rbm.shuffled = False
+  config.fusion.finetune.update({'kind': 'autoencoder', 'epochs': 200})
+  if size == 'slim':
+    config.data.update({'corpus': 'java_sed', 'rule': 'groups:4'})
+    config.frontend.faces.size = (64, 64)
+    config.audio.update({'width': 0.25, 'size': 112})
+    config.visual.update({'width': 0.125, 'size': 56, 'epochs': 10})
+    config.fusion.update({'units': (1024, 256)})
+  elif size != 'full':
+    raise ValueError(f'configs/author_code.py:{size}: use full or slim')
+  return config

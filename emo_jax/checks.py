@@ -1,0 +1,121 @@
+"""What a config may say, looked at before anything runs (part of setting up an experiment).
+
+Words, numbers, and wishes that contradict each other; what only the clips or a network can tell is looked at in
+experiment.set_up.
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+
+from emo_jax.evaluation import normalise, pooling
+from emo_jax.evaluation.folds import Fold
+from emo_jax.frontend import mtcnn
+from emo_jax.steps import fusion
+from emo_jax.training import optim
+
+TRAINED = ('audio', 'visual', 'fusion.finetune')  # whose last epoch, or the best on held speakers, is taken
+
+
+def _value(config: Any, field: str) -> Any:
+  """The value of 'a.b.c' in a config."""
+  return functools.reduce(lambda part, key: part[key], field.split('.'), config)
+
+
+def check(config: Any, *, stages: Sequence[str], corpora: Sequence[str]) -> None:
+  """Refuses words and numbers that a stage would stumble over hours later.
+
+  Args:
+    config: the whole ConfigDict.
+    stages, corpora: the names that there are.
+
+  Raises:
+    ValueError: a field and what it may be.
+    ModuleNotFoundError: the detector's package is not installed.
+  """
+  known = (
+    ('until', stages),
+    ('data.corpus', corpora),
+    ('data.judge', ('test', 'held')),
+    ('data.held', (0, 1)),
+    ('frontend.faces.detector', ('haar', 'mtcnn')),
+    ('frontend.short', ('pad', 'refuse')),
+    ('audio.deltas', (0, 5, 9)),
+    ('audio.z_score', ('before', 'after')),
+    *((f'{part}.select', ('last', 'held')) for part in TRAINED),
+    ('fusion.finetune.kind', ('softmax', 'autoencoder', 'none')),
+    ('pool', tuple(pooling.POOLS)),
+    ('normalise', tuple(normalise.PROTOCOLS)),
+    ('parallel.folds', (1,)),
+  )
+  for field, values in known:
+    value = _value(config, field)
+    if value not in values:
+      raise ValueError(f'config.{field}={value!r}: use {" or ".join(map(str, values))}')
+  if config.frontend.faces.detector == 'mtcnn':
+    mtcnn.weights()
+  counts = ('audio', 'visual', 'fusion.rbm', 'fusion.finetune')
+  fields = [f'{part}.{name}' for part in counts for name in ('batch', 'epochs')] + ['log.every', 'save.every']
+  for field in [*fields, 'frontend.segments.length', 'frontend.segments.shift', 'fusion.rbm.cd_steps']:
+    value = _value(config, field)
+    if not isinstance(value, int) or value < 1:
+      raise ValueError(f'config.{field}={value!r}: a whole number of at least 1 is needed')
+  if not config.fusion.units or min(config.fusion.units) < 1:
+    raise ValueError(f'config.fusion.units={config.fusion.units!r}: at least one layer of at least one unit is needed')
+  fusion.check(config.fusion)
+  _check_masks(config)
+  _check_penalties(config)
+  _check_selection(config)
+  for part in (_value(config, name) for name in TRAINED):
+    optim.direction(part.optim)
+    optim.learning_rate(part.optim, jnp.zeros(()), jnp.ones(()))
+
+
+def _check_masks(config: Any) -> None:
+  for field, most in (('mask_mel', 64), ('mask_time', config.frontend.segments.length), ('shift_mel', 63)):
+    if not 0 <= config.audio[field] <= most:
+      raise ValueError(f'config.audio.{field}={config.audio[field]!r}: use 0 to {most}')
+    if config.audio[field] and config.audio.z_score == 'after':
+      raise ValueError(
+        f'config.audio.{field}={config.audio[field]!r} with config.audio.z_score=after: it is in frames or bands, '
+        'of which the resized images have none; use 0, or z_score=before'
+      )
+
+
+def _check_selection(config: Any) -> None:
+  for part in TRAINED:
+    if _value(config, part).select == 'held' and config.data.judge == 'held':
+      raise ValueError(
+        f'config.{part}.select=held with config.data.judge=held: an epoch chosen on the very clips that are then '
+        'scored flatters; use config.data.judge=test, or select=last'
+      )
+
+
+def _check_penalties(config: Any) -> None:
+  for c in (config.svm.c, *config.svm.candidates):
+    if not isinstance(c, int | float) or not 0 < c < math.inf:
+      raise ValueError(f'config.svm: {c!r} in c or candidates; a penalty is a number above 0')
+  if config.svm.candidates and config.data.judge == 'held':
+    raise ValueError(
+      'config.svm.candidates with config.data.judge=held: a C chosen on the very clips that are then scored flatters; '
+      'use config.data.judge=test, or a fixed config.svm.c'
+    )
+
+
+def check_held(config: Any, folds: Sequence[Fold]) -> None:
+  """Refuses to choose on held speakers where a fold holds nobody.
+
+  Raises:
+    ValueError: the field that needs them.
+  """
+  wishes = (
+    ('data.judge=held', config.data.judge == 'held'),
+    ('svm.candidates', config.svm.candidates),
+    *((f'{part}.select=held', _value(config, part).select == 'held') for part in TRAINED),
+  )
+  for field, needs in wishes:
+    if needs and not all(fold.held for fold in folds):
+      raise ValueError(f'config.{field}: a fold holds nobody; set config.data.held=1, or split=held in the CSV')

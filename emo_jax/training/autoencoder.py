@@ -1,0 +1,57 @@
+"""Fine-tuning without labels: the DBN unrolled to an autoencoder (pipeline step: fusion; method.md A4).
+
+The author's script runs scaled conjugate gradients on all rows at once; here it is L-BFGS, on all rows at once.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from emo_jax.models import dbn
+from emo_jax.training import loop, parallel
+
+Tree = Any
+MEMORY = 10  # pairs of updates that L-BFGS remembers, the customary number
+
+
+@functools.cache
+def build(kinds: dbn.Kinds) -> tuple[optax.GradientTransformationExtraArgs, Callable[..., tuple[Tree, Tree]]]:
+  """The optimiser and its compiled iteration, (state, data [G, V], mask [G]) -> (state, sums); once for all folds."""
+  optimiser = optax.lbfgs(memory_size=MEMORY)
+
+  def iteration(state: Tree, data: jax.Array, mask: jax.Array) -> tuple[Tree, Tree]:
+    def loss(params: Tree) -> jax.Array:
+      error = jnp.mean(jnp.square(dbn.autoencode(params, data, kinds) - data), -1)
+      return jnp.sum(error * mask) / jnp.sum(mask)
+
+    value, gradient = optax.value_and_grad_from_state(loss)(state['params'], state=state['opt'])
+    updates, opt = optimiser.update(gradient, state['opt'], state['params'], value=value, grad=gradient, value_fn=loss)
+    params = optax.apply_updates(state['params'], updates)
+    sums = {'count': jnp.ones(()), 'reconstruction_error': value}
+    return {'params': params, 'opt': opt, 'step': state['step'] + 1}, sums
+
+  return optimiser, jax.jit(iteration)
+
+
+def train(stack: dbn.Stack, kinds: dbn.Kinds, data: np.ndarray, *, iterations: int, **fit: Any) -> list[Tree]:
+  """Fine-tunes a stack to reconstruct its training rows, by mean squared error, and returns the way up.
+
+  Args:
+    stack: the lowest RBM first.
+    kinds: units of each.
+    data: float32 [N, V]; all of it lies on the devices at once.
+    iterations: of L-BFGS.
+    fit: name, folder and watch, as loop.fit has them.
+  """
+  optimiser, iteration = build(tuple(kinds))
+  rows, mask = parallel.spread_rows(data)
+  params = jax.tree.map(jnp.asarray, dbn.unroll(stack))
+  state = {'params': params, 'opt': optimiser.init(params), 'step': np.asarray(0, np.int32)}
+  step = lambda state, batch, key: iteration(state, rows, mask)
+  state = loop.fit(step, state, lambda step: {}, jax.random.key(0), steps=iterations, **fit)
+  return state['params']['stack']

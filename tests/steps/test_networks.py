@@ -1,0 +1,27 @@
+"""Tests of what the networks' stages expect of each other, without training."""
+
+import pathlib
+
+import numpy as np
+import pytest
+
+from emo_jax.context import Experiment
+from emo_jax.steps import networks
+from tests import tiny
+
+
+@pytest.mark.parametrize(
+  ('modality', 'z_score', 'shape'),
+  [('audio', 'before', (64, 40, 3)), ('audio', 'after', (80, 80, 3)), ('visual', 'before', (32, 24, 3))],
+)
+def test_statistics_are_of_what_is_standardised(modality: str, z_score: str, shape: tuple[int, ...]) -> None:
+  config = tiny.get_config()
+  config.frontend.segments.length = 40
+  config.frontend.faces.size = (32, 24)
+  config.audio.update({'size': 80, 'z_score': z_score, 'mask_time': 0, 'mask_mel': 0})
+  x = Experiment(config, pathlib.Path(), pathlib.Path(), [], ['a', 'b'], [])
+  like = networks.statistics_like(x, modality)
+  assert {name: (leaf.shape, leaf.dtype) for name, leaf in like.items()} == {
+    name: (shape, np.float32) for name in ('mean', 'deviation')
+  }
+  networks.check(x, modality)  # and the network takes them
