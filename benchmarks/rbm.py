@@ -58,9 +58,7 @@ def ours(visible: int, hidden: int, batch: int, *, persistent: bool = False, **o
   units = rbm.Units('bernoulli' if persistent else 'probability', 'bernoulli')
   layer, size = contrastive.build_layer(hidden, units, config), parallel.rows_a_step(batch)
   params = rbm.init(jax.random.key(0), visible, hidden, scale=SCALE)
-  copies = {'velocity': jax.tree.map(jnp.zeros_like, params), 'average': jax.tree.map(jnp.copy, params)}
-  whole = {'step': np.int32(0), 'epoch_steps': np.int32(1), 'average_from': np.int32(0)}
-  state = {'params': params, **copies, **whole, **({'chains': jnp.zeros((batch, hidden))} if persistent else {})}
+  state = contrastive.initial_state(params, config=config, epoch_steps=1)
   state, key = parallel.replicate((state, jax.random.key(1)))
 
   def update(rows: np.ndarray) -> None:

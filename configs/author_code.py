@@ -2,7 +2,7 @@
 
   python launch.py --config=configs/author_code.py --config.data.root=clips.csv --workdir=runs/author_code
 
-The same on Java-SED with networks small enough for two cores:
+The same switches on Java-SED, networks and epochs small enough for two cores:
 
   python launch.py --config=configs/author_code.py:slim --config.data.root=<Java-SED> --workdir=runs/author_code
 
@@ -31,9 +31,11 @@ def get_config(size: str = 'full') -> ml_collections.ConfigDict:
   if size == 'slim':
     config.data.update({'corpus': 'java_sed', 'rule': 'groups:4'})
     config.frontend.faces.size = (64, 64)
-    config.audio.update({'width': 0.25, 'size': 112})
-    config.visual.update({'width': 0.125, 'size': 56, 'epochs': 10})
+    config.audio.update({'width': 0.25, 'size': 112, 'epochs': 10})
+    config.visual.update({'width': 0.125, 'size': 56, 'epochs': 3})
     config.fusion.update({'units': (1024, 256)})
+    config.fusion.rbm.epochs = 30
+    config.fusion.finetune.epochs = 50
   elif size != 'full':
     raise ValueError(f'configs/author_code.py:{size}: use full or slim')
   return config

@@ -52,6 +52,7 @@ def fuse(x: Experiment) -> None:
   classify = lambda variables, data, keys: dbn.classify(
     variables['params'], data, keys, kinds, dropout_rate=tune.dropout
   )
+  up = jax.jit(lambda stack, visible: dbn.joint_feature(stack, visible, kinds))
   network = supervised.build(classify, lambda data: data, tune.optim)
 
   def work(folder: pathlib.Path, number: int, tick: Callable[[int], Any]) -> None:
@@ -87,7 +88,6 @@ def fuse(x: Experiment) -> None:
       params = variables['params']
     checkpoint.save(folder / 'dbn', params)
     np.save(folder / 'rows.npy', rows)
-    up = jax.jit(lambda stack, visible: dbn.joint_feature(stack, visible, kinds))
     np.save(folder / 'joint.npy', np.asarray(up(params['stack'], visible)))
 
   keys = [

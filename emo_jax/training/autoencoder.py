@@ -35,7 +35,7 @@ def build(kinds: dbn.Kinds) -> tuple[optax.GradientTransformationExtraArgs, Call
     sums = {'count': jnp.ones(()), 'reconstruction_error': value}
     return {'params': params, 'opt': opt, 'step': state['step'] + 1}, sums
 
-  return optimiser, jax.jit(iteration)
+  return optimiser, jax.jit(iteration, donate_argnums=0)
 
 
 def train(stack: dbn.Stack, kinds: dbn.Kinds, data: np.ndarray, *, iterations: int, **fit: Any) -> list[Tree]:
@@ -51,7 +51,8 @@ def train(stack: dbn.Stack, kinds: dbn.Kinds, data: np.ndarray, *, iterations: i
   optimiser, iteration = build(tuple(kinds))
   rows, mask = parallel.spread_rows(data)
   params = jax.tree.map(jnp.asarray, dbn.unroll(stack))
-  state = {'params': params, 'opt': optimiser.init(params), 'step': np.asarray(0, np.int32)}
+  # Each array for itself: what L-BFGS starts from shares some, and an iteration gives its state up.
+  state = jax.tree.map(jnp.array, {'params': params, 'opt': optimiser.init(params), 'step': np.int32(0)})
   step = lambda state, batch, key: iteration(state, rows, mask)
   state = loop.fit(step, state, lambda step: {}, jax.random.key(0), steps=iterations, **fit)
   return state['params']['stack']

@@ -48,8 +48,8 @@ def shuffled_rows(
 
 def cyclic_rows(count: int, batch: int, *, padded_to: int) -> Callable[[int], Rows]:
   """The rows of each training step, every epoch in the same order, as the author's script has it (method.md A4)."""
-  in_order = rows_in_order(count, batch)
-  return lambda step: padded(in_order[step % len(in_order)][0][in_order[step % len(in_order)][1] > 0], padded_to)
+  per_epoch = steps_per_epoch(count, batch)
+  return lambda step: padded(np.arange(count)[step % per_epoch * batch :][:batch], padded_to)
 
 
 def rows_in_order(count: int, batch: int) -> list[Rows]:

@@ -20,6 +20,7 @@ Tree = Any
 MONITORED = 512  # rows that the monitors look at
 
 _hidden_mean = jax.jit(rbm.hidden_mean, static_argnames='units')
+_free_energy = jax.jit(rbm.free_energy, static_argnames='units')
 _log_partition = jax.jit(rbm.log_partition, static_argnames=('units', 'chains', 'temperatures'))
 
 
@@ -29,7 +30,6 @@ class Layer(NamedTuple):
   Attributes:
     hidden: H.
     units: kinds of its units.
-    lr: learning rate.
     step: mapped over the devices, (state, batch, key) -> (state, sums).
   """
 
@@ -71,7 +71,7 @@ def _update(state: Tree, batch: Tree, key: jax.Array, *, config: Any, units: rbm
   params, data, mask = state['params'], batch['input'], batch['mask']
   hidden = rbm.hidden_mean(params, data, units)
   if config.persistent:
-    keys, start = rngs.row_keys(key, state['step'], batch['chain']), state['chains'][batch['chain']]
+    keys, start = rngs.row_keys(key, state['step'], batch['chain']), state['chains'].at[batch['chain']].get(mode='clip')
     weight = (batch['chain'] < config.batch).astype(mask.dtype)
   else:
     keys, weight = rngs.row_keys(key, state['step'], batch['row']), mask
@@ -127,6 +127,11 @@ def _spread(rows: np.ndarray) -> np.ndarray:
   return rows[np.linspace(0, len(rows) - 1, min(len(rows), MONITORED)).astype(int)]
 
 
+def _sides(data: np.ndarray, held: np.ndarray) -> dict[str, np.ndarray]:
+  """The sides that there are."""
+  return {'train': data, 'held': held} if len(held) else {'train': data}
+
+
 def monitor_sides(
   params: rbm.Params, data: np.ndarray, held: np.ndarray, key: jax.Array, units: rbm.Units
 ) -> dict[str, float]:
@@ -134,7 +139,7 @@ def monitor_sides(
 
   A gap that grows is overfitting (Hinton 2012, 6).
   """
-  sides = {'train': data, **({'held': held} if len(held) else {})}
+  sides = _sides(data, held)
   found = {side: jax.device_get(monitor(params, _spread(rows), key, units=units)) for side, rows in sides.items()}
   values = {f'{side}_{name}': float(value) for side, of_side in found.items() for name, value in of_side.items()}
   if len(held):
@@ -153,20 +158,34 @@ def _likelihood(
     _log_partition(params, key, units=units, chains=config.chains, temperatures=config.temperatures), np.float64
   )
   log_z = float(np.logaddexp.reduce(weights) - np.log(len(weights)))
-  values = monitor_sides(params, data, held, key, units)
-  sides = [side for side in ('train', 'held') if f'{side}_free_energy' in values]
-  likelihoods = {f'{side}_log_likelihood': -values[f'{side}_free_energy'] - log_z for side in sides}
+  energies = {side: _free_energy(params, _spread(rows), units=units) for side, rows in _sides(data, held).items()}
+  likelihoods = {f'{side}_log_likelihood': -float(of_side.mean()) - log_z for side, of_side in energies.items()}
   return {'log_partition': log_z, 'log_weights_deviation': float(weights.std()), **likelihoods}
 
 
-def _initial(data: np.ndarray, layer: Layer, *, config: Any, key: jax.Array) -> rbm.Params:
-  """An RBM before training."""
+def initial_params(data: np.ndarray, layer: Layer, *, config: Any, key: jax.Array) -> rbm.Params:
+  """An RBM before training on rows [N, V]."""
   params = rbm.init(key, data.shape[1], layer.hidden, scale=config.init_scale)
   if config.bias_from_data:
     params['visible_bias'] = jnp.asarray(rbm.bias_from_data(data, layer.units))
   if config.learn_variance and layer.units.visible == 'gaussian':
     params['log_variance'] = jnp.zeros(data.shape[1])
   return params
+
+
+def initial_state(params: rbm.Params, *, config: Any, epoch_steps: int) -> Tree:
+  """What a layer's step takes and returns: parameters, their velocity and running average, counters, chains."""
+  whole = lambda number: np.asarray(number, np.int32)
+  state = {
+    'params': params,
+    'velocity': jax.tree.map(jnp.zeros_like, params),
+    'average': jax.tree.map(jnp.array, params),
+    'step': whole(0),
+    'epoch_steps': whole(epoch_steps),
+    'average_from': whole(max(config.epochs - config.average_epochs, 0) * epoch_steps),
+  }
+  chains = {'chains': jnp.zeros((config.batch, len(params['hidden_bias'])))} if config.persistent else {}
+  return {**state, **chains}
 
 
 def train_rbm(
@@ -178,8 +197,8 @@ def train_rbm(
   seed: int,
   names: tuple[str | int, ...],
   name: str,
+  folder: pathlib.Path,
   watch: loop.Watch,
-  **fit: Any,
 ) -> rbm.Params:
   """Trains one RBM and returns its averaged parameters as numpy arrays.
 
@@ -190,8 +209,10 @@ def train_rbm(
     config: config.fusion.rbm.
     seed: of the random streams, with `names`.
     name: of the training, for metrics; the monitors are written under `name`/monitor, after each epoch.
-    watch: as loop.fit has it.
-    fit: folder, as loop.fit has it.
+    folder, watch: as loop.fit has them.
+
+  The reconstruction error in the metrics is that of the samples, but of means for persistent chains, which have left
+  the data.
   """
   size, units = parallel.rows_a_step(config.batch), layer.units
   if config.shuffled:
@@ -211,21 +232,19 @@ def train_rbm(
     watch.metrics.flush()
     return state
 
-  params = _initial(data, layer, config=config, key=rngs.stream(seed, *names, 'init'))
-  whole = lambda number: np.asarray(number, np.int32)
-  state = {
-    'params': params,
-    'velocity': jax.tree.map(jnp.zeros_like, params),
-    'average': jax.tree.map(jnp.array, params),
-    'step': whole(0),
-    'epoch_steps': whole(per_epoch),
-    'average_from': whole(max(config.epochs - config.average_epochs, 0) * per_epoch),
-  }
-  if config.persistent:
-    state['chains'] = jnp.zeros((config.batch, layer.hidden))
-  key = rngs.stream(seed, *names, 'draws')
-  fit |= {'name': name, 'watch': watch, 'epoch_steps': per_epoch, 'after_epoch': after_epoch}
-  state = loop.fit(layer.step, state, batch_at, key, steps=steps, **fit)
+  params = initial_params(data, layer, config=config, key=rngs.stream(seed, *names, 'init'))
+  state = loop.fit(
+    layer.step,
+    initial_state(params, config=config, epoch_steps=per_epoch),
+    batch_at,
+    rngs.stream(seed, *names, 'draws'),
+    steps=steps,
+    name=name,
+    folder=folder,
+    watch=watch,
+    epoch_steps=per_epoch,
+    after_epoch=after_epoch,
+  )
   if config.ais.chains:
     values = _likelihood(state['average'], data, held, rngs.stream(seed, *names, 'ais'), units, config.ais)
     watch.metrics.write(f'{name}/likelihood', steps - 1, values)
@@ -272,7 +291,8 @@ def train_stack(
       )
       checkpoint.save(done, params)
     else:
-      params = checkpoint.load(done, _initial(data, layer, config=config, key=jax.random.key(0)))
+      like = jax.eval_shape(lambda: initial_params(data, layer, config=config, key=jax.random.key(0)))  # noqa: B023
+      params = checkpoint.load(done, like)
       watch.tick(config.epochs * batches.steps_per_epoch(len(data), config.batch))
     stack.append(params)
     data, held = (np.asarray(_hidden_mean(params, rows, units=layer.units)) for rows in (data, held))

@@ -71,13 +71,12 @@ def rbms(folder: pathlib.Path) -> dict[str, np.ndarray]:
 def last_row() -> dict[str, np.ndarray]:
   """The weights after one update on 8 rows and the error, and both with the last row changed."""
   data = np.random.default_rng(0).uniform(size=(8, 20)).astype(np.float32)
-  step = contrastive.build_layer(10, UNITS, rbm_config(persistent=False)).step
+  config = rbm_config(persistent=False)
+  step = contrastive.build_layer(10, UNITS, config).step
 
   def after(data: np.ndarray) -> np.ndarray:
     params = rbm.init(jax.random.key(0), 20, 10, scale=0.1)
-    zeros = lambda: jax.tree.map(jnp.zeros_like, params)
-    whole = {'step': np.int32(0), 'epoch_steps': np.int32(1), 'average_from': np.int32(0)}
-    state = {'params': params, 'velocity': zeros(), 'average': zeros(), **whole}
+    state = contrastive.initial_state(params, config=config, epoch_steps=1)
     state, key = parallel.replicate((state, rngs.stream(0, 'cd')))
     batch = {'input': data, 'mask': np.ones(8, np.float32), 'row': np.arange(8, dtype=np.int32)}
     state, sums = step(state, parallel.shard({**batch, 'chain': batch['row']}), key)
