@@ -6,7 +6,10 @@ The same switches on Java-SED, networks and epochs small enough for two cores:
 
   python launch.py --config=configs/author_code.py:slim --config.data.root=<Java-SED> --workdir=runs/author_code
 
-Not copied: the script scales test features by test statistics; here training statistics scale everything.
+What is not the script's: networks start at random here (its ImageNet and Sports-1M weights are not read yet, and with
+the head nearly at rest a network from scratch hardly learns); training statistics scale everything, where it scales
+test features by their own; L-BFGS stands for scaled conjugate gradients; mel filters sit at their true bins, not one
+low. The visual net keeps its dropout: it was trained in Caffe with the stock recipe.
 """
 
 import ml_collections

@@ -13,7 +13,7 @@ SGD = {  # MatConvNet's defaults, which the script uses
   'name': 'sgd',  # or adamw
   'lr': 1e-3,
   'head_rate': 1.0,  # the last layer's rate, relative to lr (the script's 0.001 is probably a slip)
-  'momentum': 0.9,
+  'momentum': 0.9,  # of sgd
   'weight_decay': 5e-4,
   'schedule': 'constant',  # or cosine
 }
@@ -50,7 +50,7 @@ def get_config() -> ml_collections.ConfigDict:
           'size': (150, 110),  # stored height and width in px; 150 x 110 has the eyes 55 px apart
         },
         'segments': {'length': 64, 'shift': 30},  # log-mel frames of 10 ms: 655 ms windows every 300 ms
-        'short': 'pad',  # a clip shorter than a window: pad, or refuse (the author's script)
+        'short': 'pad',  # a sound shorter than a window: pad, or refuse (the author's script)
       },
       'audio': {
         'form': 'single',  # single (one tower) or caffe (the grouped original, for 227 px)
@@ -104,17 +104,17 @@ def get_config() -> ml_collections.ConfigDict:
           'shuffled': True,  # False: the same order in every epoch (the script)
           'average_epochs': 5,  # parameters averaged over the last epochs
           'cd_steps': 1,
-          'persistent': False,  # chains go on from update to update, one a row of the batch
+          'persistent': False,  # chains go on from update to update, one a row of the batch; for a sampled top
           'init_scale': 0.01,
           'bias_from_data': False,  # visible biases start at what gives each unit its mean
           'learn_variance': False,  # of gaussian visible units; else 1
-          'sparsity': {'target': 0.1, 'cost': 0.0},  # mean activity that hidden biases are drawn to, and how strongly
+          'sparsity': {'target': 0.1, 'cost': 0.0},  # mean activity that biases are drawn to; for a binary top
           # Annealed importance sampling after each RBM, for metrics: 0 chains for none.
           'ais': {'chains': 0, 'temperatures': 1000},
         },
         'finetune': {
           'kind': 'softmax',  # softmax; autoencoder (the script: without labels); none
-          'dropout': 0.3,
+          'dropout': 0.3,  # this and what follows, but for epochs, is softmax's
           'batch': 30,
           'epochs': 40,  # of autoencoder: iterations of L-BFGS on all rows at once
           'select': 'last',

@@ -20,5 +20,6 @@ def get_config() -> ml_collections.ConfigDict:
   config.visual.update({'size': 40, 'shift': 2, 'epochs': 16, 'batch': 10, 'scaling': 'segment'})
   config.audio.optim.lr = 3e-4
   config.visual.optim.lr = 5e-4
-  config.fusion.update({'units': (256, 128)})
+  config.fusion.update({'units': (256, 128), 'scaling': 'modality', 'visible': 'probability'})
+  config.fusion.finetune.update({'kind': 'softmax', 'epochs': 20})
   return config

@@ -66,12 +66,33 @@ def check(config: Any, *, stages: Sequence[str], corpora: Sequence[str]) -> None
   if not config.fusion.units or min(config.fusion.units) < 1:
     raise ValueError(f'config.fusion.units={config.fusion.units!r}: at least one layer of at least one unit is needed')
   fusion.check(config.fusion)
+  _check_ranges(config)
   _check_masks(config)
   _check_penalties(config)
   _check_selection(config)
   for part in (_value(config, name) for name in TRAINED):
     optim.direction(part.optim)
     optim.learning_rate(part.optim, jnp.zeros(()), jnp.ones(()))
+
+
+def _check_ranges(config: Any) -> None:
+  ranges = (
+    ('frontend.faces.every', 1, math.inf),
+    ('fusion.rbm.ais.temperatures', 1, math.inf),
+    *((f'{part}.dropout', 0, 0.999) for part in TRAINED),
+    ('frontend.faces.min_face', 0.01, 1),
+    ('audio.level', 0, math.inf),
+    ('visual.shift', 0, config.visual.size),
+    ('visual.brightness', 0, math.inf),
+    ('fusion.rbm.lr', 0, math.inf),
+    ('fusion.rbm.real_lr', 0, math.inf),
+    ('fusion.rbm.ais.chains', 0, math.inf),
+  )
+  for field, low, high in ranges:
+    if not low <= _value(config, field) <= high:
+      raise ValueError(f'config.{field}={_value(config, field)!r}: a number from {low} to {high} is needed')
+  if not config.fusion.rbm.momentum:
+    raise ValueError('config.fusion.rbm.momentum=(): at least one number is needed; the last one holds')
 
 
 def _check_masks(config: Any) -> None:

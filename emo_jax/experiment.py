@@ -1,7 +1,7 @@
 """The experiment, top to bottom: prepare -> audio net -> visual net -> features -> fusion -> decide -> report.
 
 Each stage is made fold by fold, a folder each, named by what it depends on (stages.py). A network's folder hangs on
-its training clips alone, so nothing of a test speaker can reach it.
+its training clips alone (and held ones, where the epoch is chosen), so nothing of a test speaker can reach it.
 """
 
 import json

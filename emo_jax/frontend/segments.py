@@ -5,6 +5,7 @@ in it (contract.md, Frames to 16). Segments are indices into the store, never co
 """
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -38,6 +39,11 @@ class Segments:
   def take(self, rows: np.ndarray) -> 'Segments':
     """The segments at `rows` (indices or a mask)."""
     return Segments(*(getattr(self, field.name)[rows] for field in dataclasses.fields(self)))
+
+  def digest(self) -> str:
+    """Names the table: rows are stored by their places in it."""
+    arrays = (getattr(self, field.name) for field in dataclasses.fields(self))
+    return hashlib.sha256(b''.join(array.tobytes() for array in arrays)).hexdigest()[:16]
 
   @staticmethod
   def join(parts: Sequence['Segments']) -> 'Segments':

@@ -71,14 +71,15 @@ def mask_sound(images: jax.Array, keys: jax.Array, *, time: int, mel: int) -> ja
   return jax.vmap(one)(images, keys)
 
 
-def vary_sound(images: jax.Array, keys: jax.Array, *, shift: int, level: float) -> jax.Array:
-  """Other voices and other loudness: shifts each image along the mel bands and raises its static channel as a whole.
+def vary_sound(images: jax.Array, keys: jax.Array, *, shift: int, level: float, static: int) -> jax.Array:
+  """Other voices and other loudness: shifts each image along the mel bands and raises its static channels as a whole.
 
   Args:
     images: [B, 64, T, 3], z-scored.
     keys: [B] random keys.
     shift: farthest shift in bands, edges replicated.
     level: deviation of the raise.
+    static: how many of the channels, from the first, hold the static image.
   """
 
   def one(image: jax.Array, key: jax.Array) -> jax.Array:
@@ -86,7 +87,7 @@ def vary_sound(images: jax.Array, keys: jax.Array, *, shift: int, level: float) 
     padded = jnp.pad(image, ((shift, shift), (0, 0), (0, 0)), mode='edge')
     moved = jax.random.randint(key_shift, (), 0, 2 * shift + 1)
     image = jax.lax.dynamic_slice(padded, (moved, 0, 0), image.shape)
-    return image.at[..., 0].add(level * jax.random.normal(key_level))
+    return image.at[..., :static].add(level * jax.random.normal(key_level))
 
   return jax.vmap(one)(images, keys)
 

@@ -41,7 +41,8 @@ def missing(x: Experiment) -> tuple[dict[int, str], dict[int, str]]:
   for number, record in enumerate(x.records):
     lacking = [half for half in halves if number not in usable[half]]
     if len(lacking) == len(halves):
-      rejected[number] = record['reason'] or 'the sound is shorter than a window (config.frontend.short)'
+      short = 'the sound is shorter than a window (config.frontend.short)'
+      rejected[number] = '; '.join(part for part in (record['reason'], record['audio'] and short) if part)
     elif lacking:
       half_clips[number] = record['reason'] or f'no window has enough of its {lacking[0]}'
   return rejected, half_clips

@@ -26,6 +26,8 @@ def check(config: Any) -> None:
   for units in kinds:
     contrastive.build_layer(1, units, config.rbm)
   dbn.fit_scaler([np.zeros((1, 1))], kind=config.scaling)
+  if config.rbm.learn_variance and config.visible != 'gaussian':  # the means of linear units lack it: it would drift
+    raise ValueError(f'config.fusion.rbm.learn_variance needs gaussian visible units, not {config.visible}')
   tune = config.finetune
   if tune.select == 'held' and tune.kind != 'softmax':
     raise ValueError(f'config.fusion.finetune.select=held needs kind=softmax, not {tune.kind}: it is judged by labels')

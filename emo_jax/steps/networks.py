@@ -13,7 +13,7 @@ from emo_jax.context import Experiment
 from emo_jax.frontend.segments import Segments
 from emo_jax.training import batches, checkpoint, rngs, supervised
 
-VERSION = {'audio_net': 1, 'visual_net': 1, 'features': 1}  # raised when the code changes a result
+VERSION = {'audio_net': 1, 'visual_net': 1, 'features': 2}  # raised when the code changes a result
 NETWORKS = {'audio': supervised.audio_network, 'visual': supervised.visual_network}
 
 
@@ -131,7 +131,8 @@ def extract_features(x: Experiment) -> None:
     {
       'version': VERSION['features'],
       'networks': [x.made[f'{m}_net'][number].name for m in NETWORKS],
-      # Rows and clips are stored by their places in the list of all clips, so all of it is what they depend on.
+      # Rows and clips are stored by their places in the lists of all, so all of them is what they depend on.
+      'segments': x.segments.digest(),
       'clips': x.contents(range(len(x.clips)), ('audio', 'faces')),
       'sides': x.sides(fold).tolist(),
     }
@@ -143,5 +144,7 @@ def extract_features(x: Experiment) -> None:
 def load_features(x: Experiment, number: int, rows: np.ndarray, modality: str) -> np.ndarray:
   """fc7 [n, F] of the given segments in a fold."""
   folder = x.made['features'][number]
-  place = np.searchsorted(np.load(folder / f'{modality}_rows.npy'), rows)
+  stored = np.load(folder / f'{modality}_rows.npy')
+  place = np.searchsorted(stored, rows)
+  assert np.array_equal(stored[place], rows), f'{folder} holds the features of other segments'
   return np.load(folder / f'{modality}_features.npy', mmap_mode='r')[place]

@@ -53,16 +53,17 @@ def check_folds(x: Experiment) -> None:
 
   Raises:
     Unusable: a fold without training clips of a modality, without clips of both, or with a single emotion among them;
-      or without such held clips where an epoch is to be chosen on them.
+      or without such held clips where an epoch or a penalty is to be chosen on them.
   """
   config = x.config
   trained = ((('audio',), config.audio), (('visual',), config.visual), (('audio', 'visual'), config.fusion.finetune))
   for number, fold in enumerate(x.folds):
     for halves, part in trained:
-      if part.select == 'held' and not len(x.rows(fold, halves, 'held')):
+      choosing = part.select == 'held' or config.svm.candidates
+      if choosing and not len(x.rows(fold, halves, 'held')):
         raise Unusable(
           f'fold {number} (held speakers {", ".join(fold.held)}) has no held clip with {" and ".join(halves)} to '
-          'choose an epoch on. Look at rejected.csv, or set select=last for this part of the config'
+          'choose on. Look at rejected.csv, or set select=last for this part of the config and svm.candidates=()'
         )
       rows = x.rows(fold, halves, 'train')
       emotions = sorted({x.classes[label] for label in x.labels(rows)})

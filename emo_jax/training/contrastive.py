@@ -47,16 +47,13 @@ def build_layer(hidden: int, units: rbm.Units, config: Any) -> Layer:
     config: config.fusion.rbm.
 
   Raises:
-    ValueError: a sparsity target for hidden units that are no probabilities; a variance to learn of units that are
-      never sampled (their means lack it, so it would grow without end); chains in which nothing is sampled.
+    ValueError: a sparsity target for hidden units that are no probabilities; chains in which nothing is sampled.
   """
   if config.persistent and not set(units) & {'bernoulli', 'gaussian'}:
     raise ValueError(
       f'config.fusion.rbm.persistent with {units.visible} visible and {units.hidden} hidden units: nothing is sampled, '
       'so all chains would be one; use bernoulli or gaussian units, or persistent=False'
     )
-  if config.learn_variance and units.visible == 'linear':
-    raise ValueError('config.fusion.rbm.learn_variance with linear visible units: use gaussian ones, or False')
   if config.sparsity.cost and units.hidden not in rbm.BINARY:
     raise ValueError(
       f'config.fusion.rbm.sparsity.cost={config.sparsity.cost!r} is for binary hidden units, not {units.hidden}'

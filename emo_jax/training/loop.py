@@ -55,7 +55,7 @@ def _report(name: str, first: int, sums: list[Tree], watch: Watch) -> None:
 def _finite(state: Tree, name: str, done: int) -> Tree:
   """The state on the host. The loss is from before an update, so the update itself is looked at here."""
   state = jax.tree.map(np.asarray, jax.device_get(state))
-  if not all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state)):
+  if not all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state['params'])):
     raise FloatingPointError(
       f'{name}: parameters became NaN or infinite by step {done}; lower the learning rate of this part of the config'
     )
@@ -78,8 +78,8 @@ def fit(
   """Trains for `steps` steps and returns the final state as numpy arrays.
 
   Args:
-    step: pmapped (state, batch, key) -> (state, sums); sums hold 'count' and summed metrics.
-    state: the initial state, a tree of arrays; used unless a checkpoint is found.
+    step: compiled (state, batch, key) -> (state, sums); sums hold 'count' and summed metrics.
+    state: the initial state, a dict of trees of arrays with 'params' and 'step'; used unless a checkpoint is found.
     batch_at: step -> host arrays [G, ...]; pure, so that resuming needs no more than the step.
     key: of this training's random stream; the step folds its number in.
     steps: to reach.

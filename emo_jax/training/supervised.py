@@ -97,7 +97,8 @@ def audio_network(config: Any, *, classes: int) -> tuple[Network, AlexNet]:
   def forward(variables: Tree, log_mel: jax.Array, keys: jax.Array | None) -> tuple[jax.Array, jax.Array]:
     images = standardised(sound_images(log_mel), variables['statistics'])[:, 0]
     if keys is not None:
-      images = inputs.vary_sound(images, augment_keys(keys), shift=config.shift_mel, level=config.level)
+      changes = {'shift': config.shift_mel, 'level': config.level, 'static': 1 if config.deltas else 3}
+      images = inputs.vary_sound(images, augment_keys(keys), **changes)
       images = inputs.mask_sound(images, augment_keys(keys), time=config.mask_time, mel=config.mask_mel)
     return apply(model, variables, inputs.resized(images, config.size), keys)
 
@@ -179,7 +180,7 @@ def _chooser(
     seen, most = jax.device_get((state['epoch'], state['best']['right']))
     numbers = {f'train_{of}': float(seen[of] / seen['count']) for of in ('loss', 'accuracy')}
     numbers |= {'held_loss': float(loss), 'held_accuracy': float(right / len(labels))}
-    watch.metrics.write(f'{name}/epochs', done // epoch_steps, numbers)
+    watch.metrics.write(f'{name}/epochs', done - 1, numbers)
     watch.metrics.flush()
     best = state['best']
     if right > most:  # copies: the next step gives up the state's own arrays

@@ -113,3 +113,6 @@ def test_a_fold_without_a_held_clip_to_choose_on_is_refused_before_anything_is_t
   config.update_from_flattened_dict({f'{part}.select': 'held'})
   with pytest.raises(Unusable, match=rf'fold 0 \(held speakers held\) has no held clip with {halves}.*select=last'):
     prepare.check_folds(x)
+  config.update_from_flattened_dict({f'{part}.select': 'last', 'svm.candidates': (0.1, 1.0)})
+  with pytest.raises(Unusable, match=r'no held clip with .*svm\.candidates=\(\)'):
+    prepare.check_folds(x)

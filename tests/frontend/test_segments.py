@@ -1,5 +1,6 @@
 """Segments: the table of 16 frames, window counts, and frames matched to windows in exact arithmetic."""
 
+import dataclasses
 from fractions import Fraction
 
 import numpy as np
@@ -141,3 +142,13 @@ def test_tables_are_joined_and_taken_row_by_row() -> None:
   part = whole.take(whole.clip == 2)
   assert part.start.tolist() == [0, 30, 60] and part.frames.shape == (3, 16)
   assert whole.take(np.array([3, 0])).start.tolist() == [30, 0]
+
+
+@pytest.mark.parametrize('field', [field.name for field in dataclasses.fields(segments.Segments)])
+def test_a_digest_names_a_table_with_all_that_is_in_it(field: str) -> None:
+  table = segments.of_clip(3, 130, 0.01, np.arange(40) / 25, np.ones(40), length=64, shift=30)
+  assert table.digest() == table.take(np.arange(len(table))).digest()
+  array = getattr(table, field).copy()
+  array[-1] = ~array[-1] if array.dtype == bool else array[-1] + 1
+  assert dataclasses.replace(table, **{field: array}).digest() != table.digest()
+  assert table.take(np.arange(len(table) - 1)).digest() != table.digest()

@@ -108,7 +108,7 @@ def test_masks_belong_to_rows() -> None:
 def test_voices_are_shifted_along_the_bands_and_raised_in_the_static_channel_alone() -> None:
   image = np.random.default_rng(0).normal(size=(64, 10, 3)).astype(np.float32)
   images = jnp.tile(jnp.asarray(image), (400, 1, 1, 1))
-  varied = np.asarray(inputs.vary_sound(images, keys(400), shift=3, level=0.5))
+  varied = np.asarray(inputs.vary_sound(images, keys(400), shift=3, level=0.5, static=1))
   bands = {by: np.clip(np.arange(64) + by, 0, 63) for by in range(-3, 4)}  # edges replicated
   found = [next(by for by in bands if np.array_equal(row[..., 1:], image[bands[by], :, 1:])) for row in varied]
   assert set(found) == set(bands)
@@ -117,13 +117,15 @@ def test_voices_are_shifted_along_the_bands_and_raised_in_the_static_channel_alo
   assert raised[:, 0, 0].std() == pytest.approx(0.5, rel=0.15)
   assert abs(raised[:, 0, 0].mean()) < 4 * 0.5 / 20
   assert abs(np.corrcoef(found, raised[:, 0, 0])[0, 1]) < 0.2
-  apart = [inputs.vary_sound(images[i : i + 1], keys(400)[i : i + 1], shift=3, level=0.5)[0] for i in range(3)]
+  apart = [
+    inputs.vary_sound(images[i : i + 1], keys(400)[i : i + 1], shift=3, level=0.5, static=1)[0] for i in range(3)
+  ]
   np.testing.assert_allclose(varied[:3], np.stack(apart), atol=1e-6)
 
 
 def test_no_variation_of_the_voice_changes_nothing() -> None:
   images = jnp.asarray(np.random.default_rng(0).normal(size=(2, 64, 6, 3)), jnp.float32)
-  np.testing.assert_array_equal(inputs.vary_sound(images, keys(2), shift=0, level=0.0), images)
+  np.testing.assert_array_equal(inputs.vary_sound(images, keys(2), shift=0, level=0.0, static=1), images)
 
 
 def candidates(clip: np.ndarray, flip: bool, shift: int) -> dict[tuple[bool, int, int], np.ndarray]:

@@ -25,3 +25,14 @@ def test_statistics_are_of_what_is_standardised(modality: str, z_score: str, sha
     name: (shape, np.float32) for name in ('mean', 'deviation')
   }
   networks.check(x, modality)  # and the network takes them
+
+
+def test_features_of_other_segments_are_never_handed_out(tmp_path: pathlib.Path) -> None:
+  x = Experiment(tiny.get_config(), pathlib.Path(), pathlib.Path(), [], ['a', 'b'], [])
+  x.made['features'] = [tmp_path]
+  np.save(tmp_path / 'audio_rows.npy', np.array([0, 2, 3, 7]))
+  np.save(tmp_path / 'audio_features.npy', np.arange(8.0).reshape(4, 2))
+  np.testing.assert_array_equal(networks.load_features(x, 0, np.array([2, 7]), 'audio'), [[2, 3], [6, 7]])
+  for wrong in ([1], [2, 4]):
+    with pytest.raises(AssertionError, match='other segments'):
+      networks.load_features(x, 0, np.array(wrong), 'audio')

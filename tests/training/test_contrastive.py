@@ -195,7 +195,6 @@ def test_a_step_is_compiled_once_for_all_folds(
   ('kind', 'of', 'message'),
   [
     ('linear top', {'sparsity': {'cost': 0.5}}, r'sparsity\.cost=0\.5 is for binary hidden units, not linear'),
-    ('linear', {'learn_variance': True}, 'learn_variance'),  # means vary less than samples: it would grow for ever
     ('linear top', {'persistent': True}, 'persistent'),  # nothing is drawn: all chains would be one
   ],
 )

@@ -13,18 +13,18 @@ from emo_jax.training import loop, parallel
 @parallel.train_step
 def step(state: dict, batch: dict, key: jax.Array) -> tuple[dict, dict]:
   """x <- 0.9 x + mean of the batch + noise; rounding makes any change of the order of steps visible."""
-  sums = parallel.total({'count': batch['x'].shape[0] * 1.0, 'value': batch['x'].sum()})
+  sums = parallel.total({'count': batch['params'].shape[0] * 1.0, 'value': batch['params'].sum()})
   noise = jax.random.normal(jax.random.fold_in(key, state['step']), (3,))
-  x = 0.9 * state['x'] + sums['value'] / sums['count'] + noise
-  return {'x': x, 'step': state['step'] + 1}, sums
+  x = 0.9 * state['params'] + sums['value'] / sums['count'] + noise
+  return {'params': x, 'step': state['step'] + 1}, sums
 
 
 def start() -> dict:
-  return {'x': np.zeros(3, np.float32), 'step': np.asarray(0, np.int32)}
+  return {'params': np.zeros(3, np.float32), 'step': np.asarray(0, np.int32)}
 
 
 def batch_at(number: int) -> dict[str, np.ndarray]:
-  return {'x': np.random.default_rng(number).normal(size=4 * parallel.device_count()).astype(np.float32)}
+  return {'params': np.random.default_rng(number).normal(size=4 * parallel.device_count()).astype(np.float32)}
 
 
 def fit(folder: pathlib.Path, watch: loop.Watch, batch_at: Callable = batch_at, **of: object) -> dict:
@@ -46,11 +46,11 @@ def test_steps_are_taken_in_order_and_counted(tmp_path: pathlib.Path, watch: Cal
   x = np.zeros(3)
   for number in range(10):
     noise = jax.random.normal(jax.random.fold_in(jax.random.key(0), number), (3,))
-    x = 0.9 * x + batch_at(number)['x'].mean() + np.asarray(noise, np.float64)
-  np.testing.assert_allclose(state['x'], x, rtol=1e-5)
+    x = 0.9 * x + batch_at(number)['params'].mean() + np.asarray(noise, np.float64)
+  np.testing.assert_allclose(state['params'], x, rtol=1e-5)
   written = lines()
   assert [(line['train'], line['step']) for line in written] == [('toy', number) for number in range(10)]
-  want = [batch_at(number)['x'].mean() for number in range(10)]
+  want = [batch_at(number)['params'].mean() for number in range(10)]
   np.testing.assert_allclose([line['value'] for line in written], want, rtol=1e-4, atol=1e-6)
   assert all(set(line) == {'train', 'step', 'value'} for line in written)
 
@@ -81,7 +81,7 @@ def test_an_interrupted_run_ends_in_the_same_bytes(tmp_path: pathlib.Path, watch
 
 
 def halved(done: int, state: dict) -> dict:
-  return {**state, 'x': state['x'] / 2}
+  return {**state, 'params': state['params'] / 2}
 
 
 def test_after_each_epoch_the_state_goes_on_as_it_was_left(tmp_path: pathlib.Path, watch: Callable) -> None:
@@ -96,9 +96,9 @@ def test_after_each_epoch_the_state_goes_on_as_it_was_left(tmp_path: pathlib.Pat
   x = np.zeros(3)
   for number in range(10):
     noise = jax.random.normal(jax.random.fold_in(jax.random.key(0), number), (3,))
-    x = 0.9 * x + batch_at(number)['x'].mean() + np.asarray(noise, np.float64)
+    x = 0.9 * x + batch_at(number)['params'].mean() + np.asarray(noise, np.float64)
     x = x / 2 if number in (3, 7) else x
-  np.testing.assert_allclose(state['x'], x, rtol=1e-5)
+  np.testing.assert_allclose(state['params'], x, rtol=1e-5)
 
 
 @pytest.mark.parametrize('broken_at', [3, 5, 6, 9])
@@ -115,7 +115,7 @@ def test_an_epochs_end_is_lived_through_once_by_an_interrupted_run(
   with pytest.raises(OSError, match='the disk is gone'):
     fit(tmp_path / 'c', watch(save_every=3), breaks, epoch_steps=3, after_epoch=halved)
   got = fit(tmp_path / 'c', watch(save_every=3), epoch_steps=3, after_epoch=halved)
-  assert got['x'].tobytes() == want['x'].tobytes()
+  assert got['params'].tobytes() == want['params'].tobytes()
 
 
 @pytest.mark.parametrize('bad', [np.nan, np.inf])
@@ -124,7 +124,7 @@ def test_a_number_that_is_not_finite_stops_the_training(
 ) -> None:
   def breaks(number: int) -> dict[str, np.ndarray]:
     batch = batch_at(number)
-    batch['x'][0] = bad if number == 5 else batch['x'][0]
+    batch['params'][0] = bad if number == 5 else batch['params'][0]
     return batch
 
   with pytest.raises(FloatingPointError, match=rf'toy: value became {bad} at step 5; lower the learning rate'):

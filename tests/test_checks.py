@@ -1,0 +1,56 @@
+"""What a config may say: every refusal names the field, its value and what it may be."""
+
+from typing import Any
+
+import pytest
+
+from emo_jax import checks
+from tests import tiny
+
+
+def check(changes: dict[str, Any]) -> None:
+  config = tiny.get_config()
+  config.update_from_flattened_dict(changes)
+  checks.check(config, stages=('report',), corpora=('demo',))
+
+
+@pytest.mark.parametrize(
+  'changes',
+  [
+    {},
+    {'audio.mask_mel': 64, 'audio.shift_mel': 63},
+    {'fusion.scaling': 'standard', 'fusion.visible': 'gaussian', 'fusion.rbm.learn_variance': True},
+    {'fusion.top': 'linear', 'fusion.scaling': 'joint'},
+    {'fusion.rbm.ais.chains': 5, 'fusion.rbm.momentum': (0.9,)},
+  ],
+)
+def test_what_can_run_is_accepted(changes: dict[str, Any]) -> None:
+  check(changes)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'fusion.rbm.momentum': ()}, r'fusion\.rbm\.momentum=\(\)'),
+    ({'fusion.rbm.lr': -1.0}, r'fusion\.rbm\.lr=-1\.0.*from 0'),
+    ({'fusion.rbm.ais.chains': -1}, r'ais\.chains=-1.*from 0'),
+    ({'fusion.rbm.ais.temperatures': 0}, r'ais\.temperatures=0.*from 1'),
+    ({'fusion.finetune.dropout': 1.5}, r'finetune\.dropout=1\.5.*0 to 0\.999'),
+    ({'audio.dropout': 1.0}, r'audio\.dropout=1\.0'),
+    ({'audio.level': -0.1}, r'audio\.level=-0\.1'),
+    ({'audio.shift_mel': 64}, r'audio\.shift_mel=64.*use 0 to 63'),
+    ({'audio.z_score': 'after', 'audio.mask_time': 0, 'audio.mask_mel': 0, 'audio.shift_mel': 1}, 'frames or bands'),
+    ({'visual.shift': -2}, r'visual\.shift=-2'),
+    ({'frontend.faces.every': 0}, r'faces\.every=0.*from 1'),
+    ({'frontend.faces.min_face': 0.0}, r'min_face=0\.0'),
+    ({'fusion.rbm.learn_variance': True}, 'learn_variance needs gaussian visible units, not probability'),
+    ({'fusion.visible': 'gaussian'}, r"scaling='modality' with config\.fusion\.visible='gaussian'"),
+    ({'fusion.scaling': 'standard'}, r"scaling='standard' with config\.fusion\.visible='probability'"),
+    ({'fusion.top': 'relu'}, r"fusion\.top='relu'.*linear"),
+    ({'fusion.finetune.kind': 'none', 'fusion.finetune.select': 'held'}, 'needs kind=softmax'),
+    ({'fusion.rbm.persistent': True, 'fusion.top': 'linear'}, 'nothing is sampled'),
+  ],
+)
+def test_what_a_stage_would_stumble_over_is_refused_before_anything_runs(changes: dict[str, Any], message: str) -> None:
+  with pytest.raises(ValueError, match=message):
+    check(changes)
