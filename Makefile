@@ -20,7 +20,6 @@ test-kill: .venv/installed
 benchmarks: .venv/installed
 	$(BIN)/python benchmarks/conv3d.py
 	$(BIN)/python benchmarks/rbm.py
-	$(BIN)/python benchmarks/detectors.py
 
 .venv/installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -163,7 +163,7 @@ def _nothing_seen() -> dict[str, np.ndarray]:
 
 
 def _chooser(
-  network: Network, held: Labelled, *, batch: int, epoch_steps: int, name: str, watch: loop.Watch
+  network: Network, held: Labelled, *, batch: int, name: str, watch: loop.Watch
 ) -> Callable[[int, Tree], Tree]:
   """An after_epoch for loop.fit that keeps the parameters with the most held rows right; of equals, the earliest.
 
@@ -240,7 +240,7 @@ def train(
   }
   if held is not None:
     state |= _nothing_chosen(variables['params'])
-    after_epoch = _chooser(network, held, batch=batch, epoch_steps=epoch_steps, name=fit['name'], watch=fit['watch'])
+    after_epoch = _chooser(network, held, batch=batch, name=fit['name'], watch=fit['watch'])
   rows_at = batches.shuffled_rows(len(labels), batch, padded_to=parallel.rows_a_step(batch), seed=seed, names=names)
   batch_at, key = _labelled_batches(read, labels, rows_at), rngs.stream(seed, *names, 'draws')
   fit |= {'steps': steps, 'epoch_steps': epoch_steps, 'after_epoch': after_epoch}
