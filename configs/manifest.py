@@ -2,6 +2,7 @@
 
   python launch.py --config=configs/manifest.py --config.data.root=clips.csv --workdir=runs/mine
 
+The face net sees what moves (visual.scaling=clip); films of one fixed expression: --config.visual.scaling=segment.
 The paper's full-size networks on the same list: --config=configs/default.py.
 """
 
