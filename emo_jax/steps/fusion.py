@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from emo_jax.context import Experiment
-from emo_jax.models import dbn
+from emo_jax.models import dbn, rbm
 from emo_jax.steps.networks import load_features
 from emo_jax.training import autoencoder, batches, checkpoint, contrastive, supervised
 
@@ -31,7 +31,7 @@ def check(config: Any) -> None:
   tune = config.finetune
   if tune.select == 'held' and tune.kind != 'softmax':
     raise ValueError(f'config.fusion.finetune.select=held needs kind=softmax, not {tune.kind}: it is judged by labels')
-  if (config.scaling == 'standard') != (config.visible in dbn.rbm.REAL):
+  if (config.scaling == 'standard') != (config.visible in rbm.REAL):
     raise ValueError(
       f'config.fusion.scaling={config.scaling!r} with config.fusion.visible={config.visible!r}: gaussian and linear '
       'visible units need standard scaling, and bernoulli and probability units values in [0, 1]'

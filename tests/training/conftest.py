@@ -1,12 +1,14 @@
 """What the tests of training share: a Watch that writes to a temporary folder, and what it wrote."""
 
+import contextlib
+import itertools
 import json
 import pathlib
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from emo_jax.training import loop
+from emo_jax.training import loop, parallel
 from emo_jax.training.metrics import Metrics
 
 
@@ -31,3 +33,23 @@ def watch(tmp_path: pathlib.Path) -> Iterator[Callable[..., loop.Watch]]:
 def lines(tmp_path: pathlib.Path) -> Callable[[], list[dict]]:
   """The lines of metrics.jsonl so far."""
   return lambda: [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
+
+
+@pytest.fixture
+def power_cut(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], contextlib.AbstractContextManager[None]]:
+  """power_cut(step): a training run within it ends in an OSError when that step's batch goes to the devices."""
+
+  @contextlib.contextmanager
+  def cut(step: int) -> Iterator[None]:
+    calls, shard = itertools.count(), parallel.shard
+
+    def breaks(batch: dict) -> dict:
+      if next(calls) == step:
+        raise OSError('the power is gone')
+      return shard(batch)
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match='the power is gone'):
+      patched.setattr(parallel, 'shard', breaks)
+      yield
+
+  return cut

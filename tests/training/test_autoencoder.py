@@ -114,18 +114,10 @@ def test_the_way_up_comes_back_changed_and_in_the_shape_of_the_stack(tmp_path: p
 
 @pytest.mark.parametrize('broken_at', [3, 7])
 def test_an_interrupted_training_ends_in_the_same_bytes(
-  tmp_path: pathlib.Path, watch: Callable, monkeypatch: pytest.MonkeyPatch, broken_at: int
+  tmp_path: pathlib.Path, watch: Callable, power_cut: Callable, broken_at: int
 ) -> None:
   whole = train(tmp_path / 'whole', watch(save_every=1000))
-  calls, shard = itertools.count(), parallel.shard
-
-  def breaks(batch: dict) -> dict:
-    if next(calls) == broken_at:
-      raise OSError('the power is gone')
-    return shard(batch)
-
-  with monkeypatch.context() as patched, pytest.raises(OSError, match='the power is gone'):
-    patched.setattr(parallel, 'shard', breaks)
+  with power_cut(broken_at):
     train(tmp_path / 'c', watch(save_every=2))
   ticks = []
   resumed = train(tmp_path / 'c', watch(ticks.append, save_every=2))

@@ -207,18 +207,16 @@ def test_what_units_cannot_do_is_refused(kind: str, of: dict, message: str) -> N
   ('broken_at', 'of'), [(2, {}), (8, {'persistent': True}), (13, {'persistent': True, 'learn_variance': True})]
 )
 def test_an_interrupted_training_ends_in_the_same_bytes(
-  tmp_path: pathlib.Path, watch: Callable, monkeypatch: pytest.MonkeyPatch, broken_at: int, of: dict
+  tmp_path: pathlib.Path,
+  watch: Callable,
+  power_cut: Callable,
+  monkeypatch: pytest.MonkeyPatch,
+  broken_at: int,
+  of: dict,
 ) -> None:
   run = lambda name: train(tmp_path / name, watch(save_every=4), REAL, units=TOYS['gaussian'], **of)
-  whole, calls, shard, done = run('whole'), itertools.count(), parallel.shard, []
-
-  def breaks(batch: dict) -> dict:
-    if next(calls) == broken_at:
-      raise OSError('the power is gone')
-    return shard(batch)
-
-  with monkeypatch.context() as patched, pytest.raises(OSError, match='the power is gone'):
-    patched.setattr(parallel, 'shard', breaks)
+  whole, shard, done = run('whole'), parallel.shard, []
+  with power_cut(broken_at):
     run('c')
   monkeypatch.setattr(parallel, 'shard', lambda batch: (done.append(1), shard(batch))[1])
   resumed = run('c')
@@ -228,17 +226,9 @@ def test_an_interrupted_training_ends_in_the_same_bytes(
 
 
 def test_what_a_checkpoint_has_behind_it_is_written_down(
-  tmp_path: pathlib.Path, watch: Callable, lines: Callable, monkeypatch: pytest.MonkeyPatch
+  tmp_path: pathlib.Path, watch: Callable, lines: Callable, power_cut: Callable
 ) -> None:
-  calls, shard = itertools.count(), parallel.shard
-
-  def breaks(batch: dict) -> dict:
-    if next(calls) == 3:
-      raise OSError('the power is gone')
-    return shard(batch)
-
-  monkeypatch.setattr(parallel, 'shard', breaks)
-  with pytest.raises(OSError, match='the power is gone'):
+  with power_cut(3):
     train(tmp_path / 'c', watch(save_every=3))
   assert [line['step'] for line in of_rbm(lines, 'rbm/monitor')] == [2]  # nobody would write it again
 
