@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-kill benchmarks clean
+.PHONY: demo test test-kill test-slow benchmarks clean
 
 demo: .venv/installed
 	$(BIN)/python launch.py --config=configs/demo.py --workdir=runs/demo
@@ -11,15 +11,20 @@ test: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest -m 'not kill' -n 2 --dist loadscope --cov --cov-report=term
+	$(BIN)/pytest -m 'not kill and not slow' -n 2 --dist loadscope --cov --cov-report=term
 
 # SIGKILLs a real run in the middle of every stage; a few minutes.
 test-kill: .venv/installed
 	$(BIN)/pytest -m kill
 
+# Long films; a few minutes.
+test-slow: .venv/installed
+	$(BIN)/pytest -m slow
+
 benchmarks: .venv/installed
 	$(BIN)/python benchmarks/conv3d.py
 	$(BIN)/python benchmarks/rbm.py
+	$(BIN)/python benchmarks/prepare.py
 
 .venv/installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -17,13 +17,13 @@ import imageio.v3 as iio
 import numpy as np
 from absl import app, flags
 
-from emo_jax.frontend import faces, media, mtcnn
+from emo_jax.frontend import faces, haar, media, mtcnn
 
 DATA = flags.DEFINE_string('data', '../shared/data', 'The folder with java_sed, crema_d_sample and ravdess_sample.')
 PICTURES = flags.DEFINE_string('pictures', None, 'Where to draw the frames with what was found; nowhere unless set.')
 FILMS = flags.DEFINE_integer('films', 8, 'Clips of java_sed that are followed from end to end.', lower_bound=1)
 
-FIND: dict[str, Callable] = {'haar': faces._find, 'mtcnn': mtcnn.find}
+FIND: dict[str, Callable] = {'haar': haar.find, 'mtcnn': mtcnn.find}
 COLOURS = {'haar': (255, 220, 0), 'mtcnn': (0, 255, 255)}
 CORPORA = (('java_sed/video/*.mp4', 1), ('crema_d_sample/VideoFlash/*.flv', 1), ('ravdess_sample/*/*.mp4', 2))
 MIN_FACE = 0.2  # share of the frame's height, as in configs/default.py
@@ -69,8 +69,9 @@ def one_by_one() -> None:
   for title, image in still_frames():
     for name, find in FIND.items():
       start = time.perf_counter()
-      found[name].append(find(image, None, MIN_FACE * image.shape[0]))
+      seen = find(image, None, MIN_FACE * image.shape[0])
       times[name].append(1e3 * (time.perf_counter() - start))
+      found[name].append(max(seen, key=lambda face: face[0][2], default=None))
     if PICTURES.value:
       folder = pathlib.Path(PICTURES.value)
       folder.mkdir(parents=True, exist_ok=True)

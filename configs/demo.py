@@ -15,7 +15,7 @@ def get_config() -> ml_collections.ConfigDict:
   config = java_sed.get_config()
   config.data.update({'corpus': 'demo', 'root': 'runs/demo_clips', 'rule': 'groups:4'})
   config.data.demo.update({'voice_noise': 0.4, 'face_noise': 0.4})
-  config.frontend.faces.update({'every': 2, 'size': (40, 40)})
+  config.frontend.faces.size = (40, 40)
   config.audio.update({'epochs': 12, 'batch': 10, 'shift_mel': 0, 'level': 0.0})
   config.visual.update({'size': 40, 'shift': 2, 'epochs': 16, 'batch': 10, 'scaling': 'segment'})
   config.audio.optim.lr = 3e-4

@@ -14,7 +14,7 @@ def get_config() -> ml_collections.ConfigDict:
   """What differs from the paper's experiment."""
   config = default.get_config()
   config.data.update({'corpus': 'java_sed', 'rule': 'groups:4', 'held': 0})
-  config.frontend.faces.update({'every': 1, 'hold': 0.5, 'size': (64, 64)})
+  config.frontend.faces.update({'hold': 0.5, 'size': (64, 64)})
   adamw = {'name': 'adamw', 'lr': 1e-3, 'weight_decay': 1e-2, 'schedule': 'cosine'}
   config.audio.update({'width': 0.25, 'size': 112, 'norm': 'group', 'epochs': 30, 'mask_time': 12, 'mask_mel': 10})
   config.audio.update({'shift_mel': 4, 'level': 0.3})

@@ -5,6 +5,7 @@ experiment.set_up.
 """
 
 import functools
+import importlib.util
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -34,13 +35,14 @@ def check(config: Any, *, stages: Sequence[str], corpora: Sequence[str]) -> None
 
   Raises:
     ValueError: a field and what it may be.
-    ModuleNotFoundError: the detector's package is not installed.
+    ModuleNotFoundError: a package that the config asks for is not installed.
   """
   known = (
     ('until', stages),
     ('data.corpus', corpora),
     ('data.judge', ('test', 'held')),
     ('data.held', (0, 1)),
+    ('data.cremad.label', ('acted', 'crowd')),
     ('frontend.faces.detector', ('haar', 'mtcnn')),
     ('frontend.short', ('pad', 'refuse')),
     ('audio.deltas', (0, 5, 9)),
@@ -49,6 +51,7 @@ def check(config: Any, *, stages: Sequence[str], corpora: Sequence[str]) -> None
     ('fusion.finetune.kind', ('softmax', 'autoencoder', 'none')),
     ('pool', tuple(pooling.POOLS)),
     ('normalise', tuple(normalise.PROTOCOLS)),
+    ('executor.backend', ('threading', 'loky', 'dask')),
     ('parallel.folds', (1,)),
   )
   for field, values in known:
@@ -67,6 +70,7 @@ def check(config: Any, *, stages: Sequence[str], corpora: Sequence[str]) -> None
     raise ValueError(f'config.fusion.units={config.fusion.units!r}: at least one layer of at least one unit is needed')
   fusion.check(config.fusion)
   _check_ranges(config)
+  _check_executor(config.executor)
   _check_masks(config)
   _check_penalties(config)
   _check_selection(config)
@@ -77,6 +81,7 @@ def check(config: Any, *, stages: Sequence[str], corpora: Sequence[str]) -> None
 
 def _check_ranges(config: Any) -> None:
   ranges = (
+    ('executor.limit', 1, 86400),
     ('frontend.faces.every', 1, math.inf),
     ('fusion.rbm.ais.temperatures', 1, math.inf),
     *((f'{part}.dropout', 0, 0.999) for part in TRAINED),
@@ -93,6 +98,15 @@ def _check_ranges(config: Any) -> None:
       raise ValueError(f'config.{field}={_value(config, field)!r}: a number from {low} to {high} is needed')
   if not config.fusion.rbm.momentum:
     raise ValueError('config.fusion.rbm.momentum=(): at least one number is needed; the last one holds')
+
+
+def _check_executor(executor: Any) -> None:
+  if executor.workers != -1 and executor.workers < 1:
+    raise ValueError(f'config.executor.workers={executor.workers!r}: use -1 (one for each core), or 1 and more')
+  if executor.address and executor.backend != 'dask':
+    raise ValueError(f'config.executor.address with config.executor.backend={executor.backend}: set backend=dask')
+  if executor.backend == 'dask' and importlib.util.find_spec('distributed') is None:
+    raise ModuleNotFoundError("config.executor.backend=dask needs Dask: pip install -e '.[dask]', or use threading")
 
 
 def _check_masks(config: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from emo_jax import stages
-from emo_jax.corpora.clip import Clip
+from emo_jax.corpora.clip import Clip, LeftOut
 from emo_jax.evaluation import folds as splitting
 from emo_jax.evaluation.folds import Fold
 from emo_jax.training import loop
@@ -28,6 +28,8 @@ class Experiment:
     config: the whole ConfigDict.
     workdir, cache: where results and stages lie.
     clips, classes, folds: the corpus and its split.
+    left_out, warnings: of the corpus's archive, as its reader found them.
+    split: what split.json says (evaluation/splits.py).
     metrics: where training writes its numbers, while the experiment runs.
     records: of each prepared clip, as store.prepare_clip returns them.
     store, segments: the prepared clips and their windows.
@@ -40,6 +42,9 @@ class Experiment:
   clips: list[Clip]
   classes: list[str]
   folds: list[Fold]
+  left_out: list[LeftOut] = dataclasses.field(default_factory=list)
+  warnings: list[str] = dataclasses.field(default_factory=list)
+  split: dict[str, Any] = dataclasses.field(default_factory=dict)
   metrics: Any = None
   records: list[dict[str, Any]] = dataclasses.field(default_factory=list)
   store: Any = None
@@ -48,8 +53,7 @@ class Experiment:
 
   def sides(self, fold: Fold) -> np.ndarray:
     """'train', 'held', 'test' or '' for each clip in a fold."""
-    fixed = self.config.data.rule == 'fixed'
-    return np.array([splitting.side(clip, fold, fixed=fixed) or '' for clip in self.clips])
+    return np.array([splitting.side(clip, fold) or '' for clip in self.clips])
 
   def rows(self, fold: Fold, modalities: tuple[str, ...], *sides: str) -> np.ndarray:
     """int [n]: the segments of a fold's clips on these sides that have all these modalities ('audio', 'visual')."""

@@ -1,5 +1,6 @@
 """What a config may say: every refusal names the field, its value and what it may be."""
 
+import importlib.util
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ def check(changes: dict[str, Any]) -> None:
     {'fusion.scaling': 'standard', 'fusion.visible': 'gaussian', 'fusion.rbm.learn_variance': True},
     {'fusion.top': 'linear', 'fusion.scaling': 'joint'},
     {'fusion.rbm.ais.chains': 5, 'fusion.rbm.momentum': (0.9,)},
+    {'executor.backend': 'dask', 'executor.address': 'tcp://host:8786', 'executor.workers': -1},
   ],
 )
 def test_what_can_run_is_accepted(changes: dict[str, Any]) -> None:
@@ -31,6 +33,7 @@ def test_what_can_run_is_accepted(changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
   ('changes', 'message'),
   [
+    ({'data.cremad.label': 'voted'}, "cremad.label='voted': use acted or crowd"),
     ({'fusion.rbm.momentum': ()}, r'fusion\.rbm\.momentum=\(\)'),
     ({'fusion.rbm.lr': -1.0}, r'fusion\.rbm\.lr=-1\.0.*from 0'),
     ({'fusion.rbm.ais.chains': -1}, r'ais\.chains=-1.*from 0'),
@@ -49,8 +52,22 @@ def test_what_can_run_is_accepted(changes: dict[str, Any]) -> None:
     ({'fusion.top': 'relu'}, r"fusion\.top='relu'.*linear"),
     ({'fusion.finetune.kind': 'none', 'fusion.finetune.select': 'held'}, 'needs kind=softmax'),
     ({'fusion.rbm.persistent': True, 'fusion.top': 'linear'}, 'nothing is sampled'),
+    ({'executor.backend': 'multiprocessing'}, "executor.backend='multiprocessing': use threading or loky or dask"),
+    ({'executor.workers': 0}, r'executor\.workers=0: use -1'),
+    ({'executor.workers': -2}, r'executor\.workers=-2'),
+    ({'executor.limit': 0.0}, r'executor\.limit=0\.0.*from 1'),
+    ({'executor.limit': float('inf')}, r'executor\.limit=inf.*to 86400'),
+    ({'executor.address': 'tcp://host:8786'}, 'executor.address with config.executor.backend=threading: set backend=d'),
   ],
 )
 def test_what_a_stage_would_stumble_over_is_refused_before_anything_runs(changes: dict[str, Any], message: str) -> None:
   with pytest.raises(ValueError, match=message):
     check(changes)
+
+
+def test_dask_that_is_not_installed_is_asked_for_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+  find = importlib.util.find_spec
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None if name == 'distributed' else find(name))
+  with pytest.raises(ModuleNotFoundError, match=r"pip install -e '\.\[dask\]'"):
+    check({'executor.backend': 'dask'})
+  check({'executor.backend': 'loky'})

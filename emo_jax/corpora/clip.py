@@ -41,6 +41,49 @@ class Clip:
     return list(dict.fromkeys(path for path in (self.picture, self.sound) if path is not None))
 
 
+LeftOut = tuple[str, str]  # a file or folder of an archive that is no clip of the experiment, and why
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+  """What a reader found.
+
+  Attributes:
+    clips: what an experiment may use.
+    left_out: what it may not, each with its reason.
+    warnings: sentences about the archive, as counts that differ from what its corpus says.
+  """
+
+  clips: list[Clip]
+  left_out: list[LeftOut] = dataclasses.field(default_factory=list)
+  warnings: list[str] = dataclasses.field(default_factory=list)
+
+  def narrowed(self, *, emotions: Sequence[str], exclude_speakers: Sequence[str]) -> 'Listing':
+    """The listing with these emotions alone (all, where none is named) and without these speakers.
+
+    Raises:
+      ValueError: an emotion or a speaker that no clip has.
+    """
+    for name, wanted, there in (
+      ('emotions', emotions, {clip.emotion for clip in self.clips}),
+      ('exclude_speakers', exclude_speakers, {clip.speaker for clip in self.clips}),
+    ):
+      if unknown := sorted({str(value) for value in wanted} - there):
+        raise ValueError(f'config.data.{name}: {", ".join(unknown)} in no clip; there are {", ".join(sorted(there))}')
+    clips, left_out = [], list(self.left_out)
+    for clip in self.clips:
+      reason = ''
+      if clip.speaker in map(str, exclude_speakers):  # a flag's 23 is a number
+        reason = f'speaker {clip.speaker} is in config.data.exclude_speakers'
+      elif emotions and clip.emotion not in emotions:
+        reason = f'{clip.emotion} is not in config.data.emotions'
+      if reason:
+        left_out += [(str(path), reason) for path in clip.files]
+      else:
+        clips.append(clip)
+    return dataclasses.replace(self, clips=clips, left_out=left_out)
+
+
 def classes(clips: Iterable[Clip]) -> list[str]:
   """The emotions that are judged, sorted: the order of every label, score and confusion matrix."""
   return sorted({clip.emotion for clip in clips if clip.role == 'evaluate'})
@@ -68,9 +111,11 @@ def check(clips: Sequence[Clip]) -> None:
 
 
 def content_hash(path: pathlib.Path) -> str:
-  """SHA-256 of a file's bytes, in hex (a missing or unreadable file has the hash of its error's kind)."""
+  """SHA-256 of a file's bytes, in hex; of what is missing, unreadable or no regular file 'why: its name'."""
   try:
+    if path.exists() and not path.is_file():  # a pipe would be waited for, a device never ends
+      return f'no regular file: {path.name}'
     with open(path, 'rb') as file:
       return hashlib.file_digest(file, 'sha256').hexdigest()
-  except OSError as error:
-    return f'{type(error).__name__}:{path.name}'
+  except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+    return f'{getattr(error, "strerror", None) or error}: {path.name}'

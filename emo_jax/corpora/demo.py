@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from scipy import signal
 
-from emo_jax.corpora.clip import Clip
+from emo_jax.corpora.clip import Clip, Listing
 
 EMOTIONS = {'anger': (1, 0), 'contentment': (0, 1), 'happiness': (1, 1), 'sadness': (0, 0)}  # (voice bit, face bit)
 RATE, FPS, WIDTH, HEIGHT = 44100, 25, 320, 240
@@ -77,7 +77,7 @@ def read(
   voice_noise: float,
   face_noise: float,
   seed: int,
-) -> list[Clip]:
+) -> Listing:
   """Makes what is missing (see `make`, also for the errors) and lists the speakers * 4 * takes clips, sorted by id."""
   root = pathlib.Path(root)
   make(root, speakers=speakers, takes=takes, seconds=seconds, voice_noise=voice_noise, face_noise=face_noise, seed=seed)
@@ -85,7 +85,7 @@ def read(
     Clip(f'{path.parent.name}/{path.stem}', path, path, path.parent.name, emotion, 'demo', sentence=f'{take:02d}')
     for path, _, emotion, take in _plan(root, speakers, takes)
   )
-  return sorted(found, key=lambda clip: clip.id)
+  return Listing(sorted(found, key=lambda clip: clip.id))
 
 
 def _plan(root: pathlib.Path, speakers: int, takes: int) -> Iterator[tuple[pathlib.Path, int, str, int]]:

@@ -5,19 +5,25 @@ MIT licence. Names are `AA-BB-CC_DD`: speaker, sentence, emotion, repetition. Be
 films; `audio/*.flac` are sound-only takes of the same speakers, sentences and emotions.
 """
 
+import dataclasses
 import pathlib
 import re
 
-from emo_jax.corpora.clip import Clip
+from emo_jax.corpora import archive
+from emo_jax.corpora.clip import Clip, Listing
 
 EMOTIONS = {'01': 'neutral', '02': 'sadness', '03': 'happiness', '04': 'surprise', '05': 'fear', '06': 'anger'}
+EXPECTED = dict.fromkeys(EMOTIONS.values(), 40)  # of 10 speakers with 4 sentences
 NAME = re.compile(r'(\d\d)-(\d\d)-(\d\d)_(\d\d)')
 
 
-def _clip(path: pathlib.Path, *, film: bool) -> Clip:
-  match = NAME.fullmatch(path.stem)
+def _clip(path: pathlib.Path, *, takes: bool) -> Clip | str:
+  """The clip, or why a file is none."""
+  film, match = archive.ending(path) == '.mp4', NAME.fullmatch(path.stem)
+  if not (film or takes):
+    return 'a take, sound alone: config.data.java_sed.takes=True learns from them'
   if match is None or match[3] not in EMOTIONS:
-    raise ValueError(f'{path}: not a Java-SED name (speaker-sentence-emotion_repetition, emotions 01 to 06)')
+    return 'not a Java-SED name (speaker-sentence-emotion_repetition, emotions 01 to 06)'
   return Clip(
     id=path.stem if film else f'take_{path.stem}',
     picture=path if film else None,
@@ -30,14 +36,14 @@ def _clip(path: pathlib.Path, *, film: bool) -> Clip:
   )
 
 
-def read(root: str, *, takes: bool) -> list[Clip]:
+def read(root: str, *, takes: bool) -> Listing:
   """Lists the films, and with `takes` the sound-only takes as half clips that are only learnt from.
 
   Raises:
-    ValueError: no films below the root, or a file whose name is not of the corpus.
+    ValueError: no such folder, or no clip of the corpus below it.
   """
-  films = sorted(pathlib.Path(root).rglob('video/*.mp4'))
-  if not films:
-    raise ValueError(f'{root}: no video/*.mp4 below it; point config.data.root at the unpacked Java-SED')
-  sounds = sorted(pathlib.Path(root).rglob('audio/*.flac')) if takes else []
-  return [_clip(path, film=True) for path in films] + [_clip(path, film=False) for path in sounds]
+  example, endings = 'video/01-02-03_01.mp4', ('.mp4', '.flac')
+  found = archive.listing(root, lambda path: _clip(path, takes=takes), example=example, endings=endings)
+  films = [clip for clip in found.clips if clip.role == 'evaluate']
+  warnings = archive.differences(films, clips_expected=sum(EXPECTED.values()), emotions=EXPECTED, kind='films')
+  return dataclasses.replace(found, warnings=warnings)

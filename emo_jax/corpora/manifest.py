@@ -8,14 +8,15 @@ the CSV's folder. `path` is the film, or a sound file of its own; `sound` names 
 import csv
 import pathlib
 
-from emo_jax.corpora.clip import Clip
+from emo_jax.corpora.clip import Clip, Listing
 
 REQUIRED = ('path', 'speaker', 'emotion')
 OPTIONAL = ('sound', 'group', 'sentence', 'split')
+FILES = ('path', 'sound')  # whose names may hold any byte
 SPLITS = ('train', 'held', 'test')
 
 
-def read(root: str) -> list[Clip]:
+def read(root: str) -> Listing:
   """Lists the clips of the CSV file `root`.
 
   Raises:
@@ -24,7 +25,8 @@ def read(root: str) -> list[Clip]:
   table = pathlib.Path(root)
   if not table.is_file():
     raise ValueError(f'{root}: no such file; point config.data.root at a CSV with columns {", ".join(REQUIRED)}')
-  with open(table, newline='', encoding='utf-8-sig') as file:
+  # Surrogate escapes keep the bytes of file names that are no UTF-8.
+  with open(table, newline='', encoding='utf-8-sig', errors='surrogateescape') as file:
     reader = csv.DictReader(file, skipinitialspace=True)
     columns = [name.strip() for name in reader.fieldnames or []]
     reader.fieldnames = columns
@@ -42,11 +44,13 @@ def read(root: str) -> list[Clip]:
       rows.append({key: (value or '').strip() for key, value in row.items() if key})
   for line, row in zip(lines, rows, strict=True):
     problems += [f'line {line}: {name} is empty' for name in REQUIRED if not row[name]]
+    broken = [name for name in row if name not in FILES and not row[name].isprintable()]
+    problems += [f'line {line}: {name} is {row[name]!a}, not UTF-8; save the table as CSV UTF-8' for name in broken]
     if row.get('split') and row['split'] not in SPLITS:
       problems.append(f'line {line}: split is {row["split"]!r}, not one of {", ".join(SPLITS)}')
   if problems:
     raise ValueError(f'{root}: ' + '; '.join(problems[:10]) + (' ...' if len(problems) > 10 else ''))
-  return [_clip(table.parent, row) for row in rows]
+  return Listing([_clip(table.parent, row) for row in rows])
 
 
 def _clip(folder: pathlib.Path, row: dict[str, str]) -> Clip:

@@ -9,9 +9,12 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from emo_jax.frontend import media
+
 BANDS = 64
 FLOOR_DB, CEILING_DB, OFFSET_DB = -20.0, 130.0, 130.0
 CHUNK = 1000  # frames handled at a time: bounds the memory that a long clip takes
+FULL_SCALE, CLIPPED = 0.999, 0.01  # samples from here on are clipped; the share of them that is worth a warning
 
 
 def half_up(value: float | np.ndarray) -> np.ndarray:
@@ -40,6 +43,30 @@ def filterbank(rate: int, n_fft: int, *, low: float, high: float) -> np.ndarray:
     inside = (axis > left) & (axis < right) | (axis == centre)
     filters[band] = np.where(inside, np.where(axis == centre, 1.0, np.minimum(rising, falling)), 0.0)
   return filters
+
+
+def heed(blocks: Iterable[np.ndarray], notes: list[str], *, rate: int, high: float) -> Iterator[np.ndarray]:
+  """Passes a sound on as it is; sentences about what it lacks go into `notes` when it is at its end.
+
+  Args:
+    blocks: float32 [samples] each, full scale 1.
+    notes: takes the sentences.
+    rate: sample rate in Hz.
+    high: upper edge of the last mel band, in Hz.
+  """
+  peak, clipped, count = 0.0, 0, 0
+  for block in blocks:
+    level = np.abs(block)
+    peak = max(peak, float(level.max(initial=0)))
+    clipped += int(np.sum(level >= FULL_SCALE))
+    count += block.size
+    yield block
+  if rate / 2 < high:
+    notes.append(f'the sound has {rate} Hz: nothing above {rate / 2:g} Hz')
+  if peak < media.SILENT:
+    notes.append('the sound is silent')
+  if clipped > CLIPPED * count:
+    notes.append(f'{clipped / count:.0%} of the samples are clipped')
 
 
 def log_mel(blocks: Iterable[np.ndarray], rate: int, *, low: float, high: float) -> Iterator[np.ndarray]:

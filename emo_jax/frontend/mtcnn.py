@@ -160,16 +160,16 @@ def detect(image: np.ndarray, squares: np.ndarray) -> tuple[np.ndarray, np.ndarr
   return boxes[stay], corner + points[stay].reshape(-1, 2, 5).swapaxes(1, 2) * side - 0.5, scores[stay]
 
 
-def find(image: np.ndarray, near: np.ndarray | None, smallest: float) -> tuple[np.ndarray, np.ndarray] | None:
-  """The largest face of a frame: first about the last one, which needs no search, then anywhere.
+def find(image: np.ndarray, near: np.ndarray | None, smallest: float) -> list[tuple[np.ndarray, np.ndarray]]:
+  """The faces of a frame; about a given one they are looked for without a search of the frame.
 
   Args:
     image: uint8 RGB [H, W, 3].
-    near: the last face's box [4], x, y, width, height in px; or None.
+    near: box [4], x, y, width, height in px, of a face: it alone is looked for, thereabouts; or None: all faces.
     smallest: least height of a face in px.
 
   Returns:
-    box [4], x, y, width, height, and eyes [2, 2], as in `faces.Track`; or None where there is no face.
+    of each face, the tallest first, the box [4] and the eyes [2, 2], as in `faces.Track`.
 
   Raises:
     ModuleNotFoundError: the networks are not installed.
@@ -180,7 +180,5 @@ def find(image: np.ndarray, near: np.ndarray | None, smallest: float) -> tuple[n
     squares = _squared(np.concatenate([near[:2], near[:2] + near[2:]])[None])
   boxes, points, _ = detect(image, squares)
   heights = boxes[:, 3] - boxes[:, 1]
-  if max(heights, default=0) < smallest:
-    return None if near is None else find(image, None, smallest)
-  box = boxes[heights.argmax()]
-  return np.concatenate([box[:2], box[2:] - box[:2]]), points[heights.argmax(), :2]
+  tallest = [i for i in np.argsort(-heights, kind='stable') if heights[i] >= smallest][: None if near is None else 1]
+  return [(np.concatenate([boxes[i, :2], boxes[i, 2:] - boxes[i, :2]]), points[i, :2]) for i in tallest]

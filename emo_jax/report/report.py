@@ -4,12 +4,14 @@ import csv
 import functools
 import json
 import pathlib
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from emo_jax import provenance, stages
+from emo_jax import provenance
 from emo_jax.context import Experiment
+from emo_jax.corpora.clip import Clip
 from emo_jax.evaluation import metrics, normalise
 from emo_jax.report import pictures
 
@@ -26,37 +28,68 @@ PROTOCOL = {
 APART = 'Inductive and transductive results must not be ranked together.'
 
 
-def split_record(x: Experiment) -> dict[str, Any]:
-  """split.json: the rule, the folds' speakers, a digest of both."""
-  split = [{'train': fold.train, 'held': fold.held, 'test': fold.test} for fold in x.folds]
-  record = {'rule': x.config.data.rule, 'folds': split}
-  return {**record, 'digest': stages.digest(record)}
+def standing(protocol: str, *, leaks_allowed: bool) -> str:
+  """What stands beside every figure: the protocol, and that it is no speaker-independent one."""
+  return f'{protocol}, NOT speaker-independent' if leaks_allowed else protocol
 
 
 def missing(x: Experiment) -> tuple[dict[int, str], dict[int, str]]:
   """Why clips cannot be used: index -> reason, of those without any segment, and of those with one half only."""
   halves = {'sound': x.segments.has_audio, 'face': x.segments.has_face}
   usable = {half: set(x.segments.clip[has].tolist()) for half, has in halves.items()}
-  rejected, half_clips = {}, {}
+  rejected: dict[int, str] = {}
+  half_clips: dict[int, str] = {}
   for number, record in enumerate(x.records):
     lacking = [half for half in halves if number not in usable[half]]
-    if len(lacking) == len(halves):
-      short = 'the sound is shorter than a window (config.frontend.short)'
-      rejected[number] = '; '.join(part for part in (record['reason'], record['audio'] and short) if part)
-    elif lacking:
-      half_clips[number] = record['reason'] or f'no window has enough of its {lacking[0]}'
+    unused = ''  # of a half that is in the store
+    if record['audio'] and 'sound' in lacking:
+      unused = 'the sound is shorter than a window (config.frontend.short)'
+    elif record['faces'] and 'face' in lacking:
+      unused = 'no window has enough frames with a face'
+    if lacking:
+      of_kind = rejected if len(lacking) == len(halves) else half_clips
+      of_kind[number] = '; '.join(part for part in (record['reason'], unused) if part)
   return rejected, half_clips
 
 
+def _write_list(path: pathlib.Path, header: list[str], rows: Iterable[Sequence[str]]) -> None:
+  """A CSV file about media files, whose names may hold anything: bytes that are no text are written as escapes."""
+  with open(path, 'w', newline='', encoding='utf-8', errors='backslashreplace') as file:
+    csv.writer(file).writerows([header, *rows])
+
+
+def _named(clip: Clip) -> tuple[str, str]:
+  """A clip's id and its media files."""
+  return clip.id, ' | '.join(str(path) for path in clip.files)
+
+
 def write_rejected(x: Experiment) -> None:
-  """rejected.csv: the clips of which neither half can be used, with the reason."""
+  """rejected.csv: clips of which neither half can be used, and files that are no clips, with the reason."""
   rejected, _ = missing(x)
-  with open(x.workdir / 'rejected.csv', 'w', newline='', encoding='utf-8') as file:
-    table = csv.writer(file)
-    table.writerow(['id', 'file', 'reason'])
-    for number, reason in rejected.items():
-      clip = x.clips[number]
-      table.writerow([clip.id, ' '.join(str(path) for path in clip.files), reason])
+  rows = [(*_named(x.clips[number]), reason) for number, reason in rejected.items()]
+  rows += [('', file, reason) for file, reason in x.left_out]
+  _write_list(x.workdir / 'rejected.csv', ['id', 'file', 'reason'], rows)
+
+
+def oddities(x: Experiment) -> dict[int, list[str]]:
+  """What is odd about clips that are used, in sentences: index -> one and more."""
+  rejected, half_clips = missing(x)
+  odd = {}
+  for number, record in enumerate(x.records):
+    warnings = [half_clips[number]] if number in half_clips else []
+    warnings += record['warnings']
+    if record['audio'] and x.store.facts(number, 'audio')['columns'] < x.config.frontend.segments.length:
+      warnings.append('the sound is shorter than a window: its end is repeated')
+    if warnings and number not in rejected:
+      odd[number] = warnings
+  return odd
+
+
+def write_warnings(x: Experiment) -> None:
+  """warnings.csv: what is odd about clips that are used, a row for each sentence, and about the archive."""
+  rows = [('', x.config.data.root, warning) for warning in x.warnings]
+  rows += [(*_named(x.clips[number]), sentence) for number, odd in oddities(x).items() for sentence in odd]
+  _write_list(x.workdir / 'warnings.csv', ['id', 'file', 'warning'], rows)
 
 
 def load_scores(x: Experiment) -> list[dict[str, dict[int, np.ndarray]]]:
@@ -109,8 +142,8 @@ def judge_method(x: Experiment, scores: list[dict[str, dict[int, np.ndarray]]], 
 
 def write_predictions(x: Experiment, scores: list[dict[str, dict[int, np.ndarray]]]) -> None:
   """predictions.csv: a row for each judged clip; empty cells where a method lacked the half it needs."""
-  protocol = normalise.PROTOCOLS[x.config.normalise]
-  with open(x.workdir / 'predictions.csv', 'w', newline='', encoding='utf-8') as file:
+  protocol = standing(normalise.PROTOCOLS[x.config.normalise], leaks_allowed=x.config.data.allow_leaks)
+  with open(x.workdir / 'predictions.csv', 'w', newline='', encoding='utf-8', errors='backslashreplace') as file:
     table = csv.writer(file)
     columns = [c for m in MEANING for c in (m, *(f'{m}:{emotion}' for emotion in x.classes))]
     table.writerow(['fold', 'clip', 'speaker', 'truth', 'protocol', *columns])
@@ -146,26 +179,29 @@ def write(x: Experiment) -> None:
     'seed': x.config.seed,
     'nets_seed': x.nets_seed,
     'svm_candidates': list(x.config.svm.candidates),
-    'split_digest': split_record(x)['digest'],
+    'split_digest': x.split['digest'],
     'configurations_judged_on_test': looks('test'),
     'configurations_judged_on_held': looks('held'),
     'methods': {method: judge_method(x, scores, method) for method in MEANING},
   }
   (x.workdir / 'report.json').write_text(json.dumps(result, indent=1) + '\n')
+  stands = standing(result['protocol'], leaks_allowed=result['leaks_allowed'])
   for method, of_method in result['methods'].items():
-    path, title = x.workdir / f'confusion_{method}.png', f'{method}, {result["protocol"]}'
+    path, title = x.workdir / f'confusion_{method}.png', f'{method}, {stands}'
     pictures.confusion(path, np.array(of_method['confusion']), x.classes, title=title)
   pictures.faces(x.workdir / 'faces.png', x.store, x.segments, x.clips)
-  (x.workdir / 'report.md').write_text(markdown(result, _stage_seconds(x)))
+  text = markdown(result, _stage_seconds(x))
+  (x.workdir / 'report.md').write_text(text, encoding='utf-8', errors='backslashreplace')
   print(console_table(result))
 
 
 def console_table(result: dict[str, Any]) -> str:
   """The table of the methods, for people."""
-  who = 'unseen' if result['judged'] == 'test' else 'held'
+  who = 'held' if result['judged'] == 'held' else 'test' if result['leaks_allowed'] else 'unseen'
+  stands = standing(result['protocol'], leaks_allowed=result['leaks_allowed'])
   lines = [
     f'{result["clips"]} clips of {result["speakers"]} {who} speakers, {len(result["classes"])} emotions, '
-    f'chance {1 / len(result["classes"]):.3f}, {result["protocol"]}',
+    f'chance {1 / len(result["classes"]):.3f}, {stands}',
     f'{"method":8} {"accuracy":>8} {"uar":>7}',
   ]
   lines += [f'{m:8} {r["accuracy"]:8.3f} {r["uar"]:7.3f}   {MEANING[m]}' for m, r in result['methods'].items()]
@@ -193,7 +229,8 @@ def _table(head: list[str], rows: list[list[Any]]) -> list[str]:
 
 def _result_tables(result: dict[str, Any]) -> list[str]:
   """The methods; the speakers; the SVMs' C where it was chosen. Each says its protocol, for it may be copied out."""
-  methods, protocol = result['methods'], result['protocol']
+  methods = result['methods']
+  protocol = standing(result['protocol'], leaks_allowed=result['leaks_allowed'])
   lines = _table(
     ['method', 'what it is', 'protocol', 'clips', 'accuracy', 'UAR', 'accuracy on the clips that all could judge'],
     [
@@ -220,7 +257,8 @@ def _result_tables(result: dict[str, Any]) -> list[str]:
 def markdown(result: dict[str, Any], seconds: dict[str, float]) -> str:
   """report.md: what was judged, the methods, the speakers, the halves that were missing, where the time went."""
   methods, protocol = result['methods'], result['protocol']
-  lines = [f'# {result["corpus"]}: {result["clips"]} clips, {result["speakers"]} speakers, {protocol}', '']
+  stands = standing(protocol, leaks_allowed=result['leaks_allowed'])
+  lines = [f'# {result["corpus"]}: {result["clips"]} clips, {result["speakers"]} speakers, {stands}', '']
   lines += [
     'Speakers in training and test never overlap.'
     if not result['leaks_allowed']

@@ -1,7 +1,14 @@
 """Step 1, prepare: every clip decoded once, into the store."""
 
+import collections
+import contextlib
+import dataclasses
+import functools
 import json
 import pathlib
+import sys
+from collections.abc import Iterator
+from typing import Any
 
 import joblib
 import numpy as np
@@ -9,6 +16,9 @@ import numpy as np
 from emo_jax import stages
 from emo_jax.context import Experiment, Unusable
 from emo_jax.corpora import clip as clip_list
+from emo_jax.corpora.clip import Clip
+from emo_jax.evaluation import leaks
+from emo_jax.frontend import decoder, workers
 from emo_jax.frontend import store as stored
 from emo_jax.report import report
 from emo_jax.training.metrics import progress
@@ -17,35 +27,118 @@ VERSION = 1  # raised when this code changes its result; the front end has its o
 
 
 def prepare(x: Experiment) -> None:
-  """Decodes every clip once: log-mel columns and aligned faces into the store. Bad clips are listed, never fatal."""
-  files = sorted({str(file) for clip in x.clips for file in clip.files})
-  pool = joblib.Parallel(n_jobs=-1, prefer='threads')
-  hashes = dict(zip(files, pool(joblib.delayed(clip_list.content_hash)(pathlib.Path(f)) for f in files), strict=True))
-  settings = x.config.frontend.to_dict()
-  length, shift = settings['segments']['length'], settings['segments']['shift']
-  store = x.cache / 'store'
-  of_clip = [[clip.id, *(hashes[str(f)] if f else None for f in (clip.sound, clip.picture))] for clip in x.clips]
-  key = {'version': [VERSION, stored.VERSION], 'frontend': settings, 'clips': of_clip}
+  """Decodes every clip once: log-mel columns and aligned faces into the store. Bad clips are listed, never fatal.
 
-  def work(folder: pathlib.Path) -> None:
-    executor = x.config.executor
-    parallel = joblib.Parallel(n_jobs=executor.workers, backend=executor.backend, return_as='generator')
-    jobs = (joblib.delayed(stored.prepare_clip)(clip, hashes, str(store), settings) for clip in x.clips)
-    with progress('prepare', len(x.clips), 'clip') as bar:
-      records = []
-      for record in parallel(jobs):
-        records.append(record)
-        bar.update()
-    (folder / 'index.json').write_text(json.dumps(records, indent=1) + '\n')
-
-  folder = stages.run(x.cache, 'prepare', key, work)
-  x.made['prepare'] = [folder]
-  x.records = json.loads((folder / 'index.json').read_text())
-  x.store = stored.Store(store, x.records, length=length, shift=shift, refuse_short=settings['short'] == 'refuse')
-  x.segments = x.store.table()
-  report.write_rejected(x)
+  Raises:
+    Unusable: the machine has to be seen to (a full disk, a missing package); or the folds cannot be trained on.
+  """
+  with _machine_failures(x.cache):
+    files = sorted({str(file) for clip in x.clips for file in clip.files})
+    pool = joblib.Parallel(n_jobs=-1, prefer='threads')
+    hashes = dict(zip(files, pool(joblib.delayed(clip_list.content_hash)(pathlib.Path(f)) for f in files), strict=True))
+    x.records = _records(x, hashes)
+  open_store(x)
+  with _machine_failures(x.workdir):
+    report.write_rejected(x)
+    report.write_warnings(x)
+  _sum_up(x)
+  check_recordings(x)
   if x.config.until != 'prepare':
     check_folds(x)
+
+
+def open_store(x: Experiment) -> None:
+  """The prepared clips, as x.records name them, and their windows."""
+  wanted = x.config.frontend
+  x.store = stored.Store(x.cache / 'store', x.records, **wanted.segments, refuse_short=wanted.short == 'refuse')
+  x.segments = x.store.table()
+
+
+def _records(x: Experiment, hashes: dict[str, str]) -> list[dict[str, Any]]:
+  """Of each clip what store.prepare_clip says, now or in an earlier run. Afterwards the store holds all of it, whole.
+
+  Args:
+    hashes: media file -> hash of its content.
+  """
+  settings, limit = x.config.frontend.to_dict(), x.config.executor.limit
+  of_clip = [[clip.id, *(hashes[str(f)] if f else None for f in (clip.sound, clip.picture))] for clip in x.clips]
+  key = {'version': [VERSION, stored.VERSIONS], 'frontend': settings, 'clips': of_clip}
+  folder = x.cache / 'prepare' / stages.digest(key)
+  done, known = folder.exists(), _known(x, _read_index(folder), hashes)
+
+  def work(folder: pathlib.Path) -> None:
+    prepare_half = functools.partial(decoder.prepare_half, limit=limit)
+    jobs = {
+      number: (*_absolute(clip, hashes), str(x.cache / 'store'), settings, prepare_half)
+      for number, clip in enumerate(x.clips)
+      if number not in known
+    }
+    records = dict(known)
+    with progress('prepare', len(jobs), 'clip') as bar:
+      for number, record in workers.run(stored.prepare_clip, jobs, x.config.executor):
+        records[number] = record
+        bar.update()
+    stored.tidy(x.cache / 'store')
+    whole = folder / 'index.json.partial'
+    whole.write_text(json.dumps([records[number] for number in range(len(x.clips))], indent=1) + '\n')
+    whole.rename(folder / 'index.json')
+
+  x.made['prepare'] = [stages.run(x.cache, 'prepare', key, work)]
+  if done and len(known) < len(x.clips):
+    work(folder)
+  return _read_index(folder)
+
+
+def _absolute(clip: Clip, hashes: dict[str, str]) -> tuple[Clip, dict[str, str]]:
+  """A clip and its hashes for a process that may have another working directory."""
+  picture, sound = (path and path.absolute() for path in (clip.picture, clip.sound))
+  by_path = {str(file.absolute()): hashes[str(file)] for file in clip.files}
+  return dataclasses.replace(clip, picture=picture, sound=sound), by_path
+
+
+def _read_index(folder: pathlib.Path) -> list[dict[str, Any]]:
+  """The records that a folder of this stage holds; none where there is no folder or its index is damaged."""
+  try:
+    return json.loads((folder / 'index.json').read_text())
+  except (FileNotFoundError, ValueError):
+    return []
+
+
+def _known(x: Experiment, earlier: list[dict[str, Any]], hashes: dict[str, str]) -> dict[int, dict[str, Any]]:
+  """The records of an earlier run that still hold, by clip. What is damaged in the store is out of it afterwards."""
+  store, limit = x.cache / 'store', x.config.executor.limit
+  halves = [stored.halves(clip, hashes, x.config.frontend.to_dict()) for clip in x.clips]
+  stored.tidy(store)
+  lost = stored.mend(store, {stem for of_clip in halves for _, stem, _ in of_clip.values()})
+  stems = [{record['audio'], record['faces']} - {None} for record in earlier]
+  lost |= {stem for stem in set().union(*stems) if not (store / f'{stem}.npz').exists()}
+  if lost:
+    print(f'store: {len(lost)} damaged files, prepared again', file=sys.stderr)
+  return {
+    number: record
+    for number, record in enumerate(earlier)
+    if not stems[number] & lost and record.get('again', limit) >= limit
+  }
+
+
+def _sum_up(x: Experiment) -> None:
+  rejected, odd = report.missing(x)[0], report.oddities(x)
+  whole = len(x.clips) - len(odd) - len(rejected)
+  told = f'prepare: {len(x.clips)} clips: {whole} whole, {len(odd)} halves or warned (warnings.csv), '
+  told += f'{len(rejected)} rejected (rejected.csv)'
+  reasons = collections.Counter(reason for _, reason in x.left_out)
+  told += ''.join(f'\n  and {count} files left out: {reason}' for reason, count in reasons.most_common(5))
+  more = len(x.left_out) - sum(count for _, count in reasons.most_common(5))
+  print(told + f'\n  and {more} more' * (more > 0), file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _machine_failures(place: pathlib.Path) -> Iterator[None]:
+  """Says in a sentence what is wrong with the machine, met while writing below `place`."""
+  try:
+    yield
+  except (OSError, ImportError, MemoryError, decoder.MachineFailure) as error:
+    raise Unusable(decoder.explain(error, place)) from error
 
 
 def check_folds(x: Experiment) -> None:
@@ -73,3 +166,35 @@ def check_folds(x: Experiment) -> None:
           f'clips with {" and ".join(halves)}, of the emotions {emotions}; at least two emotions are needed. Look at '
           'rejected.csv, add clips, or use fewer folds (config.data.rule)'
         )
+
+
+def sound_print(store: pathlib.Path, stem: str | None) -> np.ndarray | None:
+  """The fingerprint (leaks.fingerprint) of a sound in the store; None for none, or one that says too little."""
+  if stem is None:
+    return None
+  with np.load(store / f'{stem}.npz', allow_pickle=False) as facts:
+    column_s = float(facts['column_s'])
+  return leaks.fingerprint(np.load(store / f'{stem}.npy', mmap_mode='r', allow_pickle=False), column_s)
+
+
+def check_recordings(x: Experiment) -> None:
+  """Refuses, before anything is trained, a recording that stands on two sides of a fold; up to prepare, tells of it.
+
+  Raises:
+    Unusable: the clips, and how to run all the same.
+  """
+  if x.config.data.allow_leaks:
+    return
+  stems = [[record[half] for half in ('audio', 'faces') if record[half]] for record in x.records]
+  contents = [{pathlib.PurePath(stem).name for stem in of_clip} for of_clip in stems]  # the names are hashes
+  prints = [sound_print(x.store.folder, record['audio']) for record in x.records]
+  sides = np.array([x.sides(fold) for fold in x.folds])
+  for finding in leaks.recordings(x.clips, sides, contents, prints):
+    if finding.verdict == 'LEAK':
+      told = (
+        f'{finding.check}: {finding.said}: {"; ".join(finding.examples)}. Mend the split, or set '
+        'config.data.allow_leaks=True, which marks every result as not speaker-independent'
+      )
+      if x.config.until != 'prepare':
+        raise Unusable(told)
+      print(f'prepare: {told}', file=sys.stderr)

@@ -1,11 +1,13 @@
 """Clips: which lists are refused, in which order classes come, and what a file's hash depends on."""
 
+import dataclasses
 import hashlib
+import os
 import pathlib
 
 import pytest
 
-from emo_jax.corpora.clip import Clip, check, classes, content_hash
+from emo_jax.corpora.clip import Clip, Listing, check, classes, content_hash
 
 
 def clip(name: str = 'a', emotion: str = 'joy', *, media: bool = True, role: str = 'evaluate') -> Clip:
@@ -57,3 +59,58 @@ def test_missing_files_have_hashes_of_their_own(tmp_path: pathlib.Path) -> None:
   assert missing != content_hash(tmp_path / 'lost') and missing != content_hash(tmp_path)
   (tmp_path / 'gone').write_bytes(b'')
   assert content_hash(tmp_path / 'gone') != missing
+
+
+def test_what_is_no_regular_file_is_not_read(tmp_path: pathlib.Path) -> None:
+  """Reading a pipe that nobody writes to would never end; nor would reading a device."""
+  os.mkfifo(tmp_path / 'pipe')
+  (tmp_path / 'zero').symlink_to('/dev/zero')
+  (tmp_path / 'loop').symlink_to(tmp_path / 'loop')
+  assert content_hash(tmp_path / 'pipe') == 'no regular file: pipe'
+  assert content_hash(tmp_path / 'zero') == 'no regular file: zero'
+  assert content_hash(tmp_path / 'loop') == 'Too many levels of symbolic links: loop'
+  assert content_hash(tmp_path / 'gone') == 'No such file or directory: gone'
+
+
+def _listing() -> Listing:
+  """Two speakers and three emotions; the last clip is a film and a sound of its own."""
+  film = [clip(name, name) for name in ('anger', 'fear', 'joy')]
+  pair = dataclasses.replace(clip('pair', 'fear'), speaker='23', sound=pathlib.Path('voice'))
+  return Listing([*film, pair], [('odd.avi', 'odd')], ['a warning'])
+
+
+def _ids(found: Listing) -> list[str]:
+  return [one.id for one in found.clips]
+
+
+def test_nothing_is_narrowed_unless_asked_for() -> None:
+  assert _listing().narrowed(emotions=(), exclude_speakers=()) == _listing()
+
+
+def test_emotions_and_speakers_are_narrowed_and_every_file_told() -> None:
+  found = _listing().narrowed(emotions=('fear', 'joy'), exclude_speakers=())
+  assert _ids(found) == ['fear', 'joy', 'pair'] and found.warnings == ['a warning']
+  assert found.left_out == [('odd.avi', 'odd'), ('anger', 'anger is not in config.data.emotions')]
+  found = _listing().narrowed(emotions=('fear', 'joy'), exclude_speakers=('23',))
+  assert _ids(found) == ['fear', 'joy']
+  reason = 'speaker 23 is in config.data.exclude_speakers'
+  assert found.left_out[2:] == [('pair', reason), ('voice', reason)]
+
+
+def test_a_speaker_may_be_given_as_a_number() -> None:
+  """The flag --config.data.exclude_speakers=23 is one."""
+  assert _ids(_listing().narrowed(emotions=(), exclude_speakers=(23,))) == ['anger', 'fear', 'joy']  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+  ('emotions', 'speakers', 'message'),
+  [
+    (('joy', 'rage'), (), r'config\.data\.emotions: rage in no clip; there are anger, fear, joy$'),
+    ((), ('7', 's', 6), r'config\.data\.exclude_speakers: 6, 7 in no clip; there are 23, s$'),
+  ],
+)
+def test_what_no_clip_has_cannot_be_asked_for(
+  emotions: tuple[str, ...], speakers: tuple[str, ...], message: str
+) -> None:
+  with pytest.raises(ValueError, match=message):
+    _listing().narrowed(emotions=emotions, exclude_speakers=speakers)

@@ -30,7 +30,7 @@ def _encode(
       film.bit_rate = 1_000_000
       streams.append((film, [av.VideoFrame.from_ndarray(image, format='rgb24') for image in images]))
     if wave is not None:
-      layout = {1: 'mono', 2: 'stereo'}[len(wave)]
+      layout = {1: 'mono', 2: 'stereo', 6: '5.1'}[len(wave)]
       voice: Any = container.add_stream(sound, rate=rate, layout=layout)
       frame = av.AudioFrame.from_ndarray(wave.T.reshape(1, -1).copy(), format='s16', layout=layout)
       frame.rate = rate

@@ -1,11 +1,13 @@
 """Log-mel spectra against a slow loop, sines against closed forms, and any cutting into blocks against none."""
 
+import wave as wav
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from emo_jax.frontend import audio
+from emo_jax.frontend import audio, media, store
 
 RATES = [16000, 22050, 44100, 48000]
 LOW, HIGH = 20.0, 8000.0
@@ -181,3 +183,65 @@ def test_frames_start_where_the_shift_says() -> None:
   frames = [i for i in range(level.shape[1]) if any(i * shift <= click < i * shift + frame for click in clicks)]
   assert 1130 in frames and 1131 not in frames and 1199 not in frames and 1200 in frames
   assert np.flatnonzero((level > -20).any(0)).tolist() == frames
+
+
+@pytest.mark.parametrize(
+  ('level', 'rate', 'note'),
+  [
+    (0.5, 16000, []),
+    (0.5, 15999, ['the sound has 15999 Hz: nothing above 7999.5 Hz']),
+    (0.5, 8000, ['the sound has 8000 Hz: nothing above 4000 Hz']),
+    (0.0, 16000, ['the sound is silent']),
+    (0.0009, 16000, ['the sound is silent']),
+    (0.0011, 16000, []),
+    (0.99, 16000, []),
+    (-1.0, 16000, ['100% of the samples are clipped']),
+    (0.0, 8000, ['the sound has 8000 Hz: nothing above 4000 Hz', 'the sound is silent']),
+  ],
+)
+def test_what_a_sound_lacks_is_noted(level: float, rate: int, note: list[str]) -> None:
+  blocks = [np.full(size, level, np.float32) for size in (300, 0, 700)]
+  notes = ['before']
+  passed = list(audio.heed(iter(blocks), notes, rate=rate, high=HIGH))
+  np.testing.assert_equal(passed, blocks)
+  assert notes == ['before', *note]
+
+
+@pytest.mark.parametrize(
+  ('clipped', 'note'), [(10, []), (11, ['1% of the samples are clipped']), (125, ['12% of the'])]
+)
+def test_some_samples_at_full_scale_are_no_clipping_and_many_are(clipped: int, note: list[str]) -> None:
+  wave = np.zeros((1000,), np.float32)
+  wave[::2] = 0.4
+  wave[np.random.default_rng(0).permutation(1000)[:clipped]] = -1
+  notes: list[str] = []
+  list(audio.heed(np.split(wave, 4), notes, rate=16000, high=HIGH))
+  assert len(notes) == len(note) and all(got.startswith(want) for got, want in zip(notes, note, strict=True))
+
+
+def test_what_was_odd_is_stored_with_the_sound(tmp_path: Path) -> None:
+  path = tmp_path / 'a.wav'
+  settings = {'low_hz': LOW, 'high_hz': HIGH}
+  with wav.open(str(path), 'wb') as file:
+    file.setparams((3, 2, 8000, 0, 'NONE', ''))
+    file.writeframes(bytes(3 * 2 * 8000))
+  store._audio(path, tmp_path / 'store' / 'half' / 'a', settings, lambda: None)
+  with np.load(tmp_path / 'store' / 'half' / 'a.npz', allow_pickle=False) as archive:
+    facts = dict(archive)
+  assert facts['warnings'].dtype.kind == 'U' and facts['warnings'].tolist() == [
+    'the sound has 3 channels: the first alone is used',
+    'the sound has 8000 Hz: nothing above 4000 Hz',
+    'the sound is silent',
+  ]
+  assert facts['columns'] == 1 + (8000 - 200) // 80 and facts['rate'] == 8000
+  spectrum = np.load(tmp_path / 'store' / 'half' / 'a.npy')
+  assert spectrum.shape[1] == facts['columns'] and (spectrum == -20).all()
+
+
+@pytest.mark.parametrize('rate', [999, 768_001, 2**31 - 1])
+def test_a_rate_that_no_sound_has_is_refused(tmp_path: Path, rate: int) -> None:
+  with wav.open(str(tmp_path / 'a.wav'), 'wb') as file:
+    file.setparams((1, 2, rate, 0, 'NONE', ''))
+    file.writeframes(bytes(2000))
+  with pytest.raises(media.UnreadableMedia, match=f'a sample rate of {rate} Hz'):
+    store._audio(tmp_path / 'a.wav', tmp_path / 'half' / 'a', {'low_hz': LOW, 'high_hz': HIGH}, lambda: None)

@@ -1,6 +1,5 @@
 """MTCNN: eyes of faces that were drawn where we know, of real ones where Haar sees them, and each step on its own."""
 
-import functools
 import importlib.metadata
 import itertools
 import pathlib
@@ -12,46 +11,15 @@ import numpy as np
 import pytest
 
 from emo_jax import checks, experiment
-from emo_jax.corpora import demo
-from emo_jax.frontend import faces, media, mtcnn
+from emo_jax.frontend import haar, media, mtcnn
 from tests import tiny
+from tests.frontend.portraits import SHAPE, error, portrait
 
-SHAPE = (270, 360)
 CLOSE = 0.1  # of the distance between the eyes
 
 
-@functools.cache
-def _drawn(speaker: int) -> tuple[np.ndarray, np.ndarray]:
-  """A head of the demo corpus on its canvas, RGB [560, 680, 3], and where it is opaque."""
-  who = demo._speaker(0, speaker)
-  image, cover, *_ = demo._head(who)
-  demo._features(image, who, 0.0, 0.3, 0.0)
-  return image, cover
-
-
-def portrait(
-  *, apart: float, middle: tuple[float, float], angle: float = 0.0, speaker: int = 0, onto: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-  """A picture of a drawn face, on grey or `onto` another, and its eyes [2, 2], `apart` px about `middle`."""
-  image, cover = _drawn(speaker)
-  turn = cv2.getRotationMatrix2D(demo.CENTRE.tolist(), angle, apart / demo.EYES)
-  turn[:, 2] += np.array(middle) - demo.CENTRE
-  alpha = cv2.warpAffine(cover, turn, SHAPE[::-1])[..., None]
-  shown = cv2.warpAffine(image, turn, SHAPE[::-1], borderMode=cv2.BORDER_REPLICATE)
-  behind = np.full((*SHAPE, 3), 120) if onto is None else onto
-  eyes = demo.CENTRE + np.array([[-0.5, 0], [0.5, 0]]) * demo.EYES
-  return (shown * alpha + behind * (1 - alpha)).astype(np.uint8), eyes @ turn[:, :2].T + turn[:, 2]
-
-
 def found(image: np.ndarray, near: np.ndarray | None = None, smallest: float = 54.0) -> tuple[np.ndarray, np.ndarray]:
-  face = mtcnn.find(image, near, smallest)
-  assert face is not None
-  return face
-
-
-def error(eyes: np.ndarray, truth: np.ndarray) -> float:
-  """Distance of the worse eye as a share of the distance between the two."""
-  return float(np.linalg.norm(eyes - truth, axis=1).max() / np.linalg.norm(truth[1] - truth[0]))
+  return mtcnn.find(image, near, smallest)[0]
 
 
 @pytest.mark.parametrize('speaker', [0, 1, 2])
@@ -130,12 +98,9 @@ def test_a_face_is_followed_without_a_search(face: np.ndarray, monkeypatch: pyte
     assert error(found(face, near=box + np.array(offset) * box[2])[1], eyes) < CLOSE
 
 
-def test_a_face_that_left_its_place_is_searched_for(face: np.ndarray) -> None:
-  box, eyes = found(face)
+def test_a_face_that_left_its_place_is_not_taken_for_another(face: np.ndarray) -> None:
   for near in ([0.0, 0.0, 60.0, 80.0], [400.0, 300.0, 60.0, 80.0], [-90.0, -90.0, 50.0, 50.0]):
-    again = found(face, near=np.array(near))
-    np.testing.assert_array_equal(again[0], box)
-    np.testing.assert_array_equal(again[1], eyes)
+    assert mtcnn.find(face, np.array(near), 54.0) == []
 
 
 def test_of_two_faces_the_larger_is_found_and_the_last_one_kept() -> None:
@@ -167,7 +132,7 @@ def test_a_face_smaller_than_asked_for_is_none(near: bool) -> None:
   box, _ = found(image)
   last = box if near else None
   assert found(image, last, smallest=0.95 * box[3])[0][3] == pytest.approx(box[3], rel=0.1)
-  assert mtcnn.find(image, last, 1.2 * box[3]) is None
+  assert mtcnn.find(image, last, 1.2 * box[3]) == []
 
 
 @pytest.mark.parametrize('size', [(5, 5), (11, 400), (48, 64), (180, 240)])
@@ -175,8 +140,8 @@ def test_pictures_without_a_face(size: tuple[int, int]) -> None:
   noise = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
   ramp = np.broadcast_to(np.linspace(0, 255, size[1]).astype(np.uint8)[None, :, None], (*size, 3))
   for image in (noise, np.full((*size, 3), 90, np.uint8), np.zeros((*size, 3), np.uint8), ramp):
-    assert mtcnn.find(image, None, 0.2 * size[0]) is None
-    assert mtcnn.find(image, np.array([1.0, 2.0, 30.0, 40.0]), 0.2 * size[0]) is None
+    assert mtcnn.find(image, None, 0.2 * size[0]) == []
+    assert mtcnn.find(image, np.array([1.0, 2.0, 30.0, 40.0]), 0.2 * size[0]) == []
 
 
 def test_networks_are_given_x_before_y_and_values_of_minus_one_to_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,9 +219,8 @@ def test_the_eyes_are_where_haar_sees_them_in_real_frames(data_root: pathlib.Pat
   for path in paths:
     _, image = next(itertools.islice(media.frames(str(path)), 40, None))
     _, eyes = found(image, smallest=0.2 * image.shape[0])
-    seen = faces._find(image, None, 0.2 * image.shape[0])
-    if seen is not None and seen[1] is not None:
-      away.append(error(eyes, seen[1]))
+    seen = [pair for _, pair in haar.find(image, None, 0.2 * image.shape[0]) if pair is not None]
+    away += [error(eyes, pair) for pair in seen[:1]]
   assert len(away) >= 12
   assert np.median(away) < 0.15 and max(away) < 0.35
 

@@ -1,8 +1,10 @@
 """The store: arrays as numpy writes them, clips prepared once and whole, halves that are missing and why."""
 
 import dataclasses
+import fcntl
 import os
 import pathlib
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,8 +12,9 @@ import numpy as np
 import pytest
 
 from emo_jax.corpora.clip import Clip, content_hash
-from emo_jax.frontend import audio, faces, media, segments
-from emo_jax.frontend.store import Store, append_npy, prepare_clip
+from emo_jax.frontend import audio, haar, media, segments
+from emo_jax.frontend import store as stored
+from emo_jax.frontend.store import Store, append_npy, mend, prepare_clip, tidy
 
 Encode = Callable[..., pathlib.Path]
 SETTINGS: dict[str, Any] = {
@@ -63,7 +66,7 @@ def store_of(folder: pathlib.Path, *clips: Clip, **options: bool) -> Store:
 def found(monkeypatch: pytest.MonkeyPatch) -> None:
   """A detector that sees a face in every frame but those that are darker than 20."""
   seen = np.array([10.0, 5.0, 40.0, 40.0]), np.array([[22.0, 20.0], [38.0, 20.0]])
-  monkeypatch.setattr(faces, '_find', lambda image, near, smallest: seen if image.mean() > 20 else None)
+  monkeypatch.setattr(haar, 'find', lambda image, near, smallest: [seen] if image.mean() > 20 else [])
 
 
 def greys(*levels: int) -> list[np.ndarray]:
@@ -152,14 +155,15 @@ def test_a_film_whose_second_pass_breaks_off_is_cut(
 ) -> None:
   path = encode(tmp_path / 'a.mp4', images=greys(*[90] * 40))
   passes: Iterator[int | None] = iter([None, 20])
-  frames = media.frames
-  monkeypatch.setattr(media, 'frames', lambda name: iter(list(frames(name))[: next(passes)]))
+  pictures = media.pictures
+  monkeypatch.setattr(media, 'pictures', lambda *args: iter(list(pictures(*args))[: next(passes)]))
+  monkeypatch.setattr(stored, 'KEPT', 0)
   store = store_of(tmp_path / 'store', clip_of(path, None))
   assert store.table().frames.max() == 15 and len(store.table()) == 1  # 0.8 s, where 40 frames are 1.6 s
 
 
 def state(folder: pathlib.Path) -> dict[str, tuple[int, int, bytes]]:
-  files = [path for path in folder.rglob('*') if path.is_file()]
+  files = [path for path in folder.rglob('*') if path.is_file() and path != folder / 'lock']
   return {str(f.relative_to(folder)): (f.stat().st_mtime_ns, f.stat().st_ino, f.read_bytes()) for f in files}
 
 
@@ -204,6 +208,163 @@ def test_an_interrupted_write_is_not_taken_for_done(
       prepared(sound, tmp_path / 'store')
   assert prepared(sound, tmp_path / 'store')['audio']
   assert len(store_of(tmp_path / 'store', sound).table()) == 2
+
+
+def film(encode: Encode, folder: pathlib.Path) -> Clip:
+  path = encode(folder / 'a.mp4', images=greys(*[90] * 20), wave=noise(0.8, rate=44100))
+  return clip_of(path, path)
+
+
+def test_the_facts_tell_size_and_checksum_of_the_array(found: None, encode: Encode, tmp_path: pathlib.Path) -> None:
+  store = store_of(tmp_path / 'store', film(encode, tmp_path))
+  for half in ('audio', 'faces'):
+    array = (tmp_path / 'store' / f'{store.records[0][half]}.npy').read_bytes()
+    facts = store.facts(0, half)
+    assert (facts['bytes'], facts['crc32']) == (len(array), zlib.crc32(array))
+
+
+DAMAGE: dict[str, Callable[[pathlib.Path], Any]] = {
+  'truncated': lambda stem: os.truncate(f'{stem}.npy', 1000),
+  'longer': lambda stem: os.truncate(f'{stem}.npy', 1 << 20),
+  'one bit': lambda stem: pathlib.Path(f'{stem}.npy').write_bytes(flipped(pathlib.Path(f'{stem}.npy'))),
+  'no array': lambda stem: os.unlink(f'{stem}.npy'),
+  'facts truncated': lambda stem: os.truncate(f'{stem}.npz', 100),
+  'facts empty': lambda stem: os.truncate(f'{stem}.npz', 0),
+  'facts with one bit': lambda stem: pathlib.Path(f'{stem}.npz').write_bytes(flipped(pathlib.Path(f'{stem}.npz'))),
+}
+
+
+def flipped(path: pathlib.Path) -> bytes:
+  content = bytearray(path.read_bytes())
+  content[len(content) // 2] ^= 1
+  return bytes(content)
+
+
+@pytest.mark.parametrize('damage', DAMAGE)
+@pytest.mark.parametrize('half', ['audio', 'faces'])
+def test_what_is_damaged_is_undone_and_made_again(
+  found: None, encode: Encode, tmp_path: pathlib.Path, half: str, damage: str
+) -> None:
+  clip, folder = film(encode, tmp_path), tmp_path / 'store'
+  record = prepared(clip, folder)
+  before, stems = contents(folder), {record['audio'], record['faces']}
+  assert mend(folder, stems) == set() and contents(folder) == before
+  DAMAGE[damage](folder / record[half])
+  assert mend(folder, stems) == {record[half]}
+  assert prepared(clip, folder) == record
+  assert contents(folder) == before
+
+
+def contents(folder: pathlib.Path) -> dict[str, bytes]:
+  return {name: content for name, (*_, content) in state(folder).items()}
+
+
+def test_an_array_beside_facts_that_know_of_none_is_damage(encode: Encode, tmp_path: pathlib.Path) -> None:
+  path = encode(tmp_path / 'a.mp4', images=greys(*[90] * 5))
+  folder, clip = tmp_path / 'store', clip_of(path, None)
+  assert prepared(clip, folder)['reason'] == 'no face was found'
+  (stem,) = (name.removesuffix('.npz') for name in contents(folder))
+  assert mend(folder, {stem}) == set()
+  (folder / f'{stem}.npy').write_bytes(b'from where?')
+  assert mend(folder, {stem}) == {stem}
+  assert prepared(clip, folder)['reason'] == 'no face was found'
+  assert list(contents(folder)) == [f'{stem}.npz']
+
+
+def test_what_is_not_in_the_store_is_no_damage(tmp_path: pathlib.Path) -> None:
+  tidy(tmp_path / 'nowhere')
+  assert mend(tmp_path / 'nowhere', {'audio-0/a'}) == set()
+  assert not (tmp_path / 'nowhere').exists()
+
+
+def test_what_killed_runs_left_goes_when_nobody_writes(sound: Clip, tmp_path: pathlib.Path) -> None:
+  folder = tmp_path / 'store'
+  prepared(sound, folder)
+  left = folder / 'partial' / 'tmpx' / 'partial'
+  left.parent.mkdir()
+  left.write_bytes(b'half an array')
+  with open(folder / 'lock') as lock:  # as a process that is writing holds it
+    fcntl.flock(lock, fcntl.LOCK_SH)
+    tidy(folder)
+    assert left.exists()
+  tidy(folder)
+  assert not left.exists()
+  assert prepared(sound, folder)['audio']
+
+
+def test_while_a_clip_is_written_nothing_is_tidied_up(
+  sound: Clip, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  log_mel = audio.log_mel
+
+  def columns(*arguments: Any, **options: Any) -> Iterator[np.ndarray]:
+    (own,) = (tmp_path / 'store' / 'partial').iterdir()
+    tidy(tmp_path / 'store')
+    assert own.exists()
+    yield from log_mel(*arguments, **options)
+
+  monkeypatch.setattr(audio, 'log_mel', columns)
+  assert prepared(sound, tmp_path / 'store')['audio']
+  assert not list((tmp_path / 'store' / 'partial').iterdir())
+
+
+def test_a_store_of_another_version_is_other_folders(
+  sound: Clip, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  monkeypatch.setattr(stored, 'VERSIONS', {half: number - 1 for half, number in stored.VERSIONS.items()})
+  old = prepared(sound, tmp_path / 'store')
+  before = state(tmp_path / 'store')
+  monkeypatch.undo()
+  new = prepared(sound, tmp_path / 'store')
+  assert pathlib.Path(new['audio']).parent != pathlib.Path(old['audio']).parent
+  after = state(tmp_path / 'store')
+  assert len(after) == 2 * len(before) and {name: after[name] for name in before} == before
+
+
+def test_warnings_stay_with_the_clip(sound: Clip, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+  sentence = 'caf\u00e9 \udcff: breaks off'
+  heed = audio.heed
+
+  def noted(blocks: Any, notes: list[str], **options: Any) -> Any:
+    yield from heed(blocks, notes, **options)
+    notes.append(sentence)  # known at the end
+
+  monkeypatch.setattr(audio, 'heed', noted)
+  assert prepared(sound, tmp_path / 'store')['warnings'] == [sentence]
+  monkeypatch.undo()
+  assert prepared(sound, tmp_path / 'store')['warnings'] == [sentence]  # from the store
+
+
+@pytest.mark.parametrize('error', [OSError(28, 'full'), ImportError('no cv2'), MemoryError('a lot')])
+def test_a_fault_of_the_machine_is_not_the_clips(
+  sound: Clip, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+  def failing(*arguments: Any, **options: Any) -> Any:
+    raise error
+
+  monkeypatch.setattr(audio, 'log_mel', failing)
+  with pytest.raises(type(error)):
+    prepared(sound, tmp_path / 'store')
+
+
+def test_an_error_of_the_decoding_library_is_the_clips_even_where_it_is_an_oserror(
+  sound: Clip, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  import av
+
+  def failing(*arguments: Any, **options: Any) -> Any:
+    raise av.error.PermissionError(1, 'odd', 'a.wav')
+
+  monkeypatch.setattr(audio, 'log_mel', failing)
+  assert issubclass(av.error.PermissionError, OSError)
+  assert prepared(sound, tmp_path / 'store')['reason'].startswith('a.wav: sound failed with PermissionError')
+
+
+def test_what_could_not_be_hashed_is_not_stored_under_the_name_of_an_error(sound: Clip, tmp_path: pathlib.Path) -> None:
+  hashes = {str(sound.sound): 'OSError:a.wav'}
+  record = prepare_clip(sound, hashes, str(tmp_path / 'store'), SETTINGS)
+  assert record['audio'] is None and record['reason'] == f'{sound.sound}: cannot be read (OSError)'
+  assert not (tmp_path / 'store').exists()
 
 
 def test_other_settings_and_other_bytes_are_kept_apart(encode: Encode, sound: Clip, tmp_path: pathlib.Path) -> None:
@@ -263,7 +424,7 @@ def test_half_a_clip_that_is_not_asked_for_needs_no_reason(sound: Clip, tmp_path
 def test_a_failed_clip_leaves_nothing_in_the_store(
   sound: Clip, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-  def broken(path: str) -> Iterator[np.ndarray]:
+  def broken(path: str, notes: list[str]) -> Iterator[np.ndarray]:
     raise media.UnreadableMedia(f'{path}: broken')
     yield np.zeros(0, np.float32)
 
