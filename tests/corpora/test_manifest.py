@@ -14,7 +14,7 @@ def table(folder: pathlib.Path, text: str, *, encoding: str = 'utf-8') -> str:
 
 @pytest.mark.parametrize('encoding', ['utf-8', 'utf-8-sig'])
 def test_three_columns_are_enough(tmp_path: pathlib.Path, encoding: str) -> None:
-  (clip,) = manifest.read(table(tmp_path, 'path,speaker,emotion\nfilms/a.mp4,ann,joy\n', encoding=encoding))
+  (clip,) = manifest.read(table(tmp_path, 'path,speaker,emotion\nfilms/a.mp4,ann,joy\n', encoding=encoding)).clips
   assert clip.picture == clip.sound == tmp_path / 'films/a.mp4'
   assert (clip.id, clip.speaker, clip.emotion, clip.role) == ('films/a.mp4', 'ann', 'joy', 'evaluate')
   assert clip.group is None and clip.sentence is None and clip.split is None
@@ -23,7 +23,7 @@ def test_three_columns_are_enough(tmp_path: pathlib.Path, encoding: str) -> None
 def test_all_columns_in_any_order_with_spaces(tmp_path: pathlib.Path) -> None:
   text = 'split, group, emotion, speaker, sound, path, sentence\nheld, g1, joy, ann, /far/a.wav, "a, b.mp4", 3\n'
   text += ', , fear, bob, , c.wav,\n'
-  first, second = manifest.read(table(tmp_path, text))
+  first, second = manifest.read(table(tmp_path, text)).clips
   assert (first.split, first.group, first.sentence) == ('held', 'g1', '3')
   assert first.picture == tmp_path / 'a, b.mp4' and first.sound == pathlib.Path('/far/a.wav')
   assert second.split is None and second.group is None and second.sentence is None
