@@ -3,6 +3,8 @@
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from emo_jax import command_line
+
 CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment.', lock_config=True)
 WORKDIR = flags.DEFINE_string('workdir', None, 'Where results go, and stages unless config.cache is set.')
 flags.mark_flags_as_required(['config', 'workdir'])
@@ -22,4 +24,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  app.run(main, flags_parser=command_line.parser('launch.py', status=2))

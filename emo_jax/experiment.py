@@ -6,20 +6,29 @@ its training clips alone (and held ones, where the epoch is chosen), so nothing 
 
 import json
 import pathlib
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from emo_jax import checks, provenance
 from emo_jax.context import Experiment, Unusable
+from emo_jax.corpora import baum1s, cremad, demo, enterface05, java_sed, manifest, ravdess, rml, savee
 from emo_jax.corpora import clip as clip_list
-from emo_jax.corpora import demo, java_sed, manifest
-from emo_jax.evaluation import folds
+from emo_jax.evaluation import leaks, splits
 from emo_jax.report import report
 from emo_jax.steps import decide, fusion, networks, prepare
 from emo_jax.training.metrics import Metrics
 
-READERS: dict[str, Callable[[Any], list[clip_list.Clip]]] = {
+READERS: dict[str, Callable[[Any], clip_list.Listing]] = {
+  'rml': lambda data: rml.read(data.root),
+  'enterface05': lambda data: enterface05.read(data.root),
+  'baum1s': lambda data: baum1s.read(data.root),
+  'ravdess': lambda data: ravdess.read(data.root),
+  'cremad': lambda data: cremad.read(data.root, label=data.cremad.label),
+  'savee': lambda data: savee.read(data.root),
   'java_sed': lambda data: java_sed.read(data.root, takes=data.java_sed.takes),
   'manifest': lambda data: manifest.read(data.root),
   'demo': lambda data: demo.read(data.root, **data.demo),
@@ -35,36 +44,64 @@ STAGES: dict[str, Callable[[Experiment], None]] = {
 }
 
 
+def look_over(config: Any, workdir: str) -> Experiment:
+  """Checks what the user gave and deals the split; writes nothing (but the demo corpus makes its clips here).
+
+  Raises:
+    Unusable: a config value, a corpus or a split that cannot be run.
+  """
+  try:
+    checks.check(config, stages=tuple(STAGES), corpora=tuple(READERS))
+    listing = READERS[config.data.corpus](config.data)
+    listing = listing.narrowed(emotions=config.data.emotions, exclude_speakers=config.data.exclude_speakers)
+    clip_list.check(listing.clips)
+    clips, folds, split = splits.deal(listing.clips, config.data)
+    checks.check_held(config, folds)
+    folder = pathlib.Path(workdir).absolute()
+    cache = pathlib.Path(config.cache).absolute() if config.cache else folder / 'stages'
+    classes = clip_list.classes(clips)
+    x = Experiment(config, folder, cache, clips, classes, folds, listing.left_out, listing.warnings, split)
+    balance = leaks.balance(clips, np.array([x.sides(fold) for fold in folds]))
+    if balance.examples:
+      x.warnings.append('; '.join((balance.said, *balance.examples)))
+    for modality in networks.NETWORKS:
+      networks.check(x, modality)
+  except (ValueError, ModuleNotFoundError) as error:
+    raise Unusable(str(error)) from error
+  return x
+
+
 def set_up(config: Any, workdir: str) -> Experiment:
-  """Checks what the user gave and fixes the split; nothing is trained yet (the demo corpus makes its clips here).
+  """Looks over what the user gave, and claims the work directory; nothing is trained yet.
 
   Raises:
     Unusable: a config value, a corpus or a split that cannot be run, or a work directory of another experiment.
   """
+  x = look_over(config, workdir)
+  x.workdir.mkdir(parents=True, exist_ok=True)
   try:
-    checks.check(config, stages=tuple(STAGES), corpora=tuple(READERS))
-    clips = READERS[config.data.corpus](config.data)
-    clip_list.check(clips)
-    split = folds.make_folds(
-      clips, rule=config.data.rule, held=bool(config.data.held), allow_leaks=config.data.allow_leaks
-    )
-    checks.check_held(config, split)
-    folder = pathlib.Path(workdir).absolute()
-    cache = pathlib.Path(config.cache).absolute() if config.cache else folder / 'stages'
-    x = Experiment(config, folder, cache, clips, clip_list.classes(clips), split)
-    for modality in networks.NETWORKS:
-      networks.check(x, modality)
-    folder.mkdir(parents=True, exist_ok=True)
-    provenance.claim(folder, config.to_dict())
-  except (ValueError, ModuleNotFoundError) as error:
+    provenance.claim(x.workdir, _recorded(x))
+  except ValueError as error:
     raise Unusable(str(error)) from error
-  (folder / 'split.json').write_text(json.dumps(report.split_record(x), indent=1) + '\n')
+  splits.write(x.workdir / 'split.json', x.split)
   return x
+
+
+def _recorded(x: Experiment) -> dict[str, Any]:
+  """The config with whole paths, for who looks at the work directory from elsewhere."""
+  config = x.config.to_dict()
+  if config['cache']:
+    config['cache'] = str(x.cache)
+  if config['data']['root']:
+    config['data']['root'] = str(pathlib.Path(config['data']['root']).absolute())
+  return config
 
 
 def run(x: Experiment) -> None:
   """Runs the stages in order, up to config.until. What is done is not done again."""
-  provenance.note(x.workdir, event='start', **provenance.facts())
+  for warning in x.warnings:
+    print(f'{x.config.data.corpus}: {warning}', file=sys.stderr)
+  provenance.note(x.workdir, event='start', **provenance.facts(), warnings=x.warnings)
   x.metrics = Metrics(x.workdir)
   try:
     for name, stage in STAGES.items():
@@ -73,5 +110,14 @@ def run(x: Experiment) -> None:
       provenance.note(x.workdir, event='stage', stage=name, seconds=round(time.monotonic() - started, 2))
       if name == x.config.until:
         break
+    _note_stages(x)
   finally:
     x.metrics.close()
+
+
+def _note_stages(x: Experiment) -> None:
+  """stages.json: each stage's folders in the cache, a run up to an earlier stage keeping those of the later ones."""
+  path = x.workdir / 'stages.json'
+  made = json.loads(path.read_text()) if path.exists() else {}
+  made |= {name: [str(folder.relative_to(x.cache)) for folder in folders] for name, folders in x.made.items()}
+  path.write_text(json.dumps(made, indent=1) + '\n')

@@ -15,6 +15,10 @@ class Fold:
   test: tuple[str, ...]
 
 
+class Leak(ValueError):
+  """A split that has a speaker on two sides."""
+
+
 def _rounds(blocks: list[list[str]], extra: list[str], *, held: bool) -> list[Fold]:
   """Each block of speakers is the test set once; the next block, cyclically, is held."""
   if len(blocks) < 2 + held:
@@ -56,7 +60,8 @@ def make_folds(clips: Sequence[Clip], *, rule: str, held: bool, allow_leaks: boo
       speaker-independent.
 
   Raises:
-    ValueError: an unknown rule, too few speakers for it, or a speaker on both sides.
+    ValueError: an unknown rule, or too few speakers for it.
+    Leak: a speaker on two sides.
   """
   judged = [clip for clip in clips if clip.role == 'evaluate']
   speakers = sorted({clip.speaker for clip in judged})
@@ -78,26 +83,41 @@ def make_folds(clips: Sequence[Clip], *, rule: str, held: bool, allow_leaks: boo
     folds = [Fold(*(tuple(sorted(sides[side])) for side in ('train', 'held', 'test')))]
     folds = [dataclasses.replace(fold, train=tuple(sorted({*fold.train, *extra}))) for fold in folds]
   else:
-    raise ValueError(f'config.data.rule={rule!r}: use loso, groups, groups:K or fixed')
+    raise ValueError(f'config.data.rule={rule!r}: use loso, groups, groups:K, fixed or file')
+  check(folds, allow_leaks=allow_leaks and rule == 'fixed')
+  return folds
+
+
+def check(folds: Sequence[Fold], *, allow_leaks: bool) -> None:
+  """Refuses folds that nothing can be learnt from or judged on, and speakers on two sides.
+
+  Args:
+    allow_leaks: accept such speakers, whose clips have sides of their own.
+
+  Raises:
+    ValueError: a fold without training or without test speakers.
+    Leak: a speaker on two sides.
+  """
   for fold in folds:
     if not fold.train or not fold.test:
       raise ValueError(f'a fold without training or without test speakers: {fold}')
     shared = (set(fold.train) & {*fold.held, *fold.test}) | (set(fold.held) & set(fold.test))
-    if shared and not (allow_leaks and rule == 'fixed'):
-      raise ValueError(
+    if shared and not allow_leaks:
+      raise Leak(
         f'speakers on more than one side of a fold: {", ".join(sorted(shared))}; mend the split, or set '
         'config.data.allow_leaks=True (rule fixed), which marks every result as not speaker-independent'
       )
-  return folds
 
 
-def side(clip: Clip, fold: Fold, *, fixed: bool) -> str | None:
-  """'train', 'held' or 'test': where a clip stands in a fold; None for a clip that may only be learnt from and whose
-  speaker is held or tested. Under rule 'fixed' the clip's own split decides."""
-  if fixed and clip.split is not None and clip.role == 'evaluate':
+def side(clip: Clip, fold: Fold) -> str | None:
+  """'train', 'held' or 'test': where a clip stands in a fold; its own split decides where it has one (splits.deal).
+
+  None for a clip of nobody in the fold, or that may only be learnt from and whose speaker is held or tested.
+  """
+  if clip.split is not None and clip.role == 'evaluate':
     return clip.split
   if clip.speaker in fold.train:
     return 'train'
   if clip.role == 'train_only':
     return None
-  return 'held' if clip.speaker in fold.held else 'test'
+  return next((name for name in ('held', 'test') if clip.speaker in getattr(fold, name)), None)

@@ -10,6 +10,12 @@ import numpy as np
 Arrays = dict[str, np.ndarray]
 
 
+def fit_scaler(features: np.ndarray) -> Arrays:
+  """What brings features [clips, F] to [0, 1]: 'low' and 'spread' [F]; what never varies becomes 0."""
+  spread = np.ptp(features, axis=0)
+  return {'low': features.min(0), 'spread': np.where(spread > 0, spread, 1).astype(np.float32)}
+
+
 def fit(features: np.ndarray, labels: np.ndarray, *, c: float, classes: int) -> Arrays:
   """Fits LIBSVM's linear machine, one against one, on features scaled to [0, 1] by these very rows.
 
@@ -31,13 +37,11 @@ def fit(features: np.ndarray, labels: np.ndarray, *, c: float, classes: int) -> 
   present = np.unique(labels)
   if len(present) < 2:
     raise ValueError(f'{len(labels)} training clips, all of class {present}: an SVM needs clips of two emotions')
-  low, spread = features.min(0), np.ptp(features, axis=0)
-  spread = np.where(spread > 0, spread, 1).astype(np.float32)
-  machine = SVC(kernel='linear', C=c).fit((features - low) / spread, labels)
+  scaler = fit_scaler(features)
+  machine = SVC(kernel='linear', C=c).fit((features - scaler['low']) / scaler['spread'], labels)
   sign = -1.0 if len(present) == 2 else 1.0  # scikit-learn turns the sign of a two-class machine
   return {
-    'low': low,
-    'spread': spread,
+    **scaler,
     'coefficients': sign * np.asarray(machine.coef_),
     'intercepts': sign * machine.intercept_,
     'present': present,

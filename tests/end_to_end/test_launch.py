@@ -136,7 +136,7 @@ def test_another_config_in_the_same_workdir_is_refused(finished, clips, launch):
     ('until=nowhere', 'use prepare or audio_net or'),
     ('data.judge=held', 'set config.data.held=1'),
     ('data.rule=groups:9', 'only 3 speakers'),
-    ('data.corpus=nobodys', 'use java_sed or manifest or demo'),
+    ('data.corpus=nobodys', 'use rml or enterface05 or'),
     ('audio.norm=batch', 'use none or group'),
     ('audio.size=32', 'at least 63 pixels'),
     ('pool=median', "config.pool='median'"),

@@ -8,6 +8,9 @@ import shutil
 import av
 import numpy as np
 import pytest
+from scipy.io import wavfile
+
+from emo_jax.frontend import media
 
 FITTED = ('audio_net', 'visual_net', 'fusion')  # their Orbax trees; and every scaler and SVM
 
@@ -78,7 +81,8 @@ def runs(tmp_path_factory, clips, launch):
   for spoilt in (False, True):
     folder = tmp_path_factory.mktemp('spoilt' if spoilt else 'honest')
     manifest = _manifest(folder, clips, spoilt=spoilt)
-    settings = ('data.corpus=manifest', 'data.rule=fixed', f'data.root={manifest}')
+    # The spoilt test speaker says what a training speaker said: a leak, of films this time.
+    settings = ('data.corpus=manifest', 'data.rule=fixed', f'data.root={manifest}', 'data.allow_leaks=True')
     done = launch(folder / 'w', *settings)
     assert done.returncode == 0, done.stderr
     found.append((_fitted(folder / 'w' / 'stages'), json.loads((folder / 'w' / 'report.json').read_text())))
@@ -99,3 +103,24 @@ def test_every_fitted_artefact_is_the_same_byte_for_byte(runs):
 def test_the_spoilt_clips_really_were_other_clips(runs):
   (_, honest), (_, spoilt) = runs
   assert honest['methods']['audio']['confusion'] != spoilt['methods']['audio']['confusion']
+
+
+@pytest.mark.parametrize('disguise', ['same bytes', 'same sound'])
+def test_a_recording_on_two_sides_is_refused_before_anything_is_trained(disguise, clips, launch, tmp_path):
+  rows = [['path', 'speaker', 'emotion', 'split']]
+  for path in sorted(clips.glob('*/*.mp4')):
+    speaker, emotion = path.parent.name, path.stem.split('_')[0]
+    rows.append([path, speaker, emotion, 'test' if speaker == 's03' else 'train'])
+  film, planted = clips / 's01' / 'anger_01.mp4', tmp_path / f'planted.{"mp4" if disguise == "same bytes" else "wav"}'
+  if disguise == 'same bytes':
+    shutil.copy(film, planted)
+  else:
+    wavfile.write(planted, 44100, np.concatenate([*media.sound(str(film))]))
+  rows.append([planted, 's03', 'anger', 'test'])
+  with open(tmp_path / 'clips.csv', 'w', newline='') as file:
+    csv.writer(file).writerows(rows)
+  done = launch(tmp_path / 'w', 'data.corpus=manifest', 'data.rule=fixed', f'data.root={tmp_path / "clips.csv"}')
+  assert done.returncode == 1 and 'Traceback' not in done.stderr
+  assert f'launch.py: {disguise}: 1 of the recordings in 13 clips' in done.stderr
+  assert f'{film} (train) and {planted} (test), fold 0. Mend' in done.stderr and 'allow_leaks=True' in done.stderr
+  assert not (tmp_path / 'w' / 'stages' / 'audio_net').exists()

@@ -6,7 +6,7 @@ import pathlib
 import pytest
 
 from emo_jax.corpora.clip import Clip
-from emo_jax.evaluation.folds import Fold, make_folds, side
+from emo_jax.evaluation.folds import Fold, Leak, make_folds, side
 
 RULES = ['loso', 'groups:4', 'groups:3', 'groups']
 
@@ -85,26 +85,27 @@ def test_what_is_only_learnt_from_is_on_no_side_of_a_held_or_tested_speaker(rule
     assert (fold.held, fold.test) == (plain.held, plain.test)
     assert set(fold.train) == {*plain.train, 'x'}  # who is never judged is always learnt from
     for c in extra:
-      assert side(c, fold, fixed=False) == ('train' if c.speaker in fold.train else None)
+      assert side(c, fold) == ('train' if c.speaker in fold.train else None)
 
 
 def test_a_clip_stands_where_its_speaker_stands() -> None:
   fold = Fold(train=('a',), held=('b',), test=('c',))
-  assert [side(clip(s), fold, fixed=False) for s in 'abc'] == ['train', 'held', 'test']
-  assert [side(clip(s, role='train_only'), fold, fixed=True) for s in 'abc'] == ['train', None, None]
+  assert [side(clip(s), fold) for s in 'abcd'] == ['train', 'held', 'test', None]
+  assert [side(clip(s, role='train_only'), fold) for s in 'abcd'] == ['train', None, None, None]
+  assert side(clip('b', role='train_only', split='train'), fold) is None  # it is never dealt by itself
 
 
 def test_under_a_fixed_split_the_clips_own_word_counts() -> None:
   clips = [clip('a', 0, split='train'), clip('a', 1, split='test'), clip('b', split='held')]
   (fold,) = make_folds(clips, rule='fixed', held=True, allow_leaks=True)
-  assert [side(c, fold, fixed=True) for c in clips] == ['train', 'test', 'held']
+  assert [side(c, fold) for c in clips] == ['train', 'test', 'held']
 
 
 @pytest.mark.parametrize('sides', [*itertools.combinations(('train', 'held', 'test'), 2)])
 def test_a_speaker_on_two_sides_is_refused_unless_leaks_are_allowed(sides: tuple[str, str]) -> None:
   clips = [clip(name, split=name) for name in ('train', 'held', 'test')]
   clips += [clip('both', number, split=name) for number, name in enumerate(sides)]
-  with pytest.raises(ValueError, match=r'more than one side of a fold: both; .*allow_leaks'):
+  with pytest.raises(Leak, match=r'more than one side of a fold: both; .*allow_leaks'):
     make_folds(clips, rule='fixed', held=True)
   (fold,) = make_folds(clips, rule='fixed', held=True, allow_leaks=True)
   assert all('both' in getattr(fold, name) for name in sides)
@@ -114,7 +115,7 @@ def test_a_speaker_on_two_sides_is_refused_unless_leaks_are_allowed(sides: tuple
 def test_a_speaker_of_two_groups_is_refused(allow_leaks: bool) -> None:
   # Leaks can be allowed under rule 'fixed' alone: here the speaker's clips would have no side of their own.
   clips = [*speakers(6), clip('s1', 9, group='g3')]
-  with pytest.raises(ValueError, match='more than one side of a fold: s1'):
+  with pytest.raises(Leak, match='more than one side of a fold: s1'):
     make_folds(clips, rule='groups', held=True, allow_leaks=allow_leaks)
 
 
@@ -126,9 +127,9 @@ def test_a_speaker_of_two_groups_is_refused(allow_leaks: bool) -> None:
     (8, 'groups:2', True, 'too few'),
     (8, 'groups:1', False, 'too few'),
     (3, 'groups:4', True, 'only 3 speakers'),
-    (8, 'groups:0', True, 'use loso, groups, groups:K or fixed'),
-    (8, 'groups:', True, 'use loso, groups, groups:K or fixed'),
-    (8, 'logo', True, 'use loso, groups, groups:K or fixed'),
+    (8, 'groups:0', True, 'use loso, groups, groups:K, fixed or file'),
+    (8, 'groups:', True, 'use loso, groups, groups:K, fixed or file'),
+    (8, 'logo', True, 'use loso, groups, groups:K, fixed or file'),
     (8, 'fixed', True, 'clips without a split'),
   ],
 )

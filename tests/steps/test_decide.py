@@ -13,7 +13,7 @@ from configs import default
 from emo_jax import provenance
 from emo_jax.context import Experiment
 from emo_jax.corpora.clip import Clip, classes
-from emo_jax.evaluation import folds
+from emo_jax.evaluation import folds, splits
 from emo_jax.frontend.segments import Segments
 from emo_jax.report import pictures, report
 from emo_jax.steps import decide
@@ -46,8 +46,8 @@ def made(folder: pathlib.Path, *, spoil: Any = None, turn: Any = None, **config:
   rng = np.random.default_rng(0)
   others = np.random.default_rng(1)
   rows = np.arange(len(of_clip))
-  split = folds.make_folds(clips, rule=settings.data.rule, held=bool(settings.data.held))
-  x = Experiment(settings, folder, folder / 'stages', clips, classes(clips), split)
+  clips, split, said = splits.deal(clips, settings.data)
+  x = Experiment(settings, folder, folder / 'stages', clips, classes(clips), split, split=said)
   x.segments = Segments(
     of_clip.astype(np.int32), rows, rows[:, None], np.ones(len(rows), bool), np.ones(len(rows), bool)
   )
@@ -211,6 +211,7 @@ def test_a_speaker_on_two_sides_is_normalised_on_each_side_alone(tmp_path: pathl
     np.testing.assert_allclose(features[part].std(0), 1, atol=1e-5)
 
 
+@pytest.mark.parametrize('leaks', [False, True])
 @pytest.mark.parametrize(('normalise', 'protocol'), [('none', 'inductive'), ('speaker', 'transductive')])
 def test_every_file_and_table_names_the_protocol(
   tmp_path: pathlib.Path,
@@ -218,21 +219,24 @@ def test_every_file_and_table_names_the_protocol(
   monkeypatch: pytest.MonkeyPatch,
   normalise: str,
   protocol: str,
+  leaks: bool,
 ) -> None:
   titles = []
   monkeypatch.setattr(pictures, 'confusion', lambda path, table, names, *, title: titles.append(title))
   monkeypatch.setattr(pictures, 'faces', lambda *arguments: None)  # no result
-  x = decided(tmp_path, normalise=normalise, svm__candidates=CANDIDATES)
+  x = decided(tmp_path, normalise=normalise, svm__candidates=CANDIDATES, data__allow_leaks=leaks)
   provenance.note(tmp_path, event='start')
   capsys.readouterr()
   report.write(x)
   result = json.loads((tmp_path / 'report.json').read_text())
   assert result['protocol'] == protocol and result['svm_candidates'] == list(CANDIDATES)
-  assert titles == [f'{method}, {protocol}' for method in METHODS]
+  assert result['leaks_allowed'] == x.split['leaks_allowed'] == leaks
+  stands = f'{protocol}, NOT speaker-independent' if leaks else protocol
+  assert titles == [f'{method}, {stands}' for method in METHODS]
   with open(tmp_path / 'predictions.csv', newline='') as file:
     rows = list(csv.DictReader(file))
   assert list(rows[0])[:6] == ['fold', 'clip', 'speaker', 'truth', 'protocol', 'audio']
-  assert len(rows) == len(x.clips) and {row['protocol'] for row in rows} == {protocol}
-  assert protocol in capsys.readouterr().out.splitlines()[0]
+  assert len(rows) == len(x.clips) and {row['protocol'] for row in rows} == {stands}
+  assert capsys.readouterr().out.splitlines()[0].endswith(f', {stands}')
   text = (tmp_path / 'report.md').read_text()
-  assert protocol in text.splitlines()[0] and 'must not be ranked together' in text
+  assert text.splitlines()[0].endswith(f', {stands}') and 'must not be ranked together' in text

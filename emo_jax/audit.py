@@ -1,0 +1,354 @@
+"""Looks for leaks in a split, this project's or anybody's, and in what a finished experiment has fitted.
+
+  python -m emo_jax.audit --config=configs/X.py [--config.a.b=value ...] [--workdir=W]
+  python -m emo_jax.audit --workdir=W
+  python -m emo_jax.audit --train=a.csv --test=b.csv [--held=c.csv] [--name=REGEX] [--root=DIR]
+
+The first audits the split that this experiment would use; with a work directory, the split that was recorded there, and
+every scaler, statistic and SVM that was saved. The last audits lists: tables with a manifest's columns (path, speaker,
+emotion or label, sentence) between commas, semicolons or tabs; files of that ending in .jsonl, an object a line (path,
+or wav, or key); or tables with no header and names in the first column. What they do not say --name takes from the
+path, by a regular expression with named groups: speaker, emotion, sentence. Media lie where the list says, or below
+--root.
+
+Exit status: 0 without leaks (warnings do not count), 1 with a leak, 2 for input that cannot be audited, 3 for a fault
+of the audit's own, with its traceback.
+"""
+
+import csv
+import dataclasses
+import functools
+import hashlib
+import io
+import json
+import pathlib
+import re
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import joblib
+import ml_collections
+import numpy as np
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from emo_jax import experiment, fitted, provenance
+from emo_jax.context import Experiment, Unusable
+from emo_jax.corpora import archive, demo
+from emo_jax.corpora import clip as clip_list
+from emo_jax.corpora.clip import Clip
+from emo_jax.evaluation import folds, leaks, splits
+from emo_jax.evaluation.leaks import Finding, counted
+from emo_jax.frontend import decoder
+from emo_jax.steps import prepare
+from emo_jax.training.metrics import progress
+
+EMPTY = hashlib.sha256().hexdigest()
+SOUND = {'low_hz': 20.0, 'high_hz': 8000.0}  # config.frontend.sound's defaults
+PATHS = ('path', 'wav', 'key')  # the columns that may name a clip, the first of them counts
+LIMIT_S = 60.0  # without a sign of life, after which a clip's decoder is stopped
+
+CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment whose split is audited.', lock_config=True)
+WORKDIR = flags.DEFINE_string('workdir', None, 'A finished experiment: its recorded split, and what it has fitted.')
+LISTS = {side: flags.DEFINE_string(side, None, f"Somebody's list of {side} clips.") for side in splits.SIDES}
+NAME = flags.DEFINE_string('name', None, 'Regular expression on paths; its groups speaker, emotion, sentence.')
+ROOT = flags.DEFINE_string('root', None, 'Where the media of the lists lie; the folder of each list unless set.')
+
+
+def read_list(path: str, side: str, *, name: str | None, root: str | None) -> list[Clip]:
+  """The clips of a list, all on one side.
+
+  Args:
+    path: a CSV or jsonl file; see the module's docstring.
+    name: takes paths apart, for what the columns lack.
+    root: the folder of the media; None for the list's own.
+
+  Raises:
+    Unusable: no such file, no rows, or a row that does not say who speaks.
+  """
+  try:
+    with open(path, newline='', encoding='utf-8-sig', errors='surrogateescape') as file:
+      text = file.read()
+    rows = _objects(text) if path.lower().endswith('.jsonl') else _table(text, bare=name is not None)
+  except (OSError, csv.Error, ValueError) as error:
+    raise Unusable(f'{path}: cannot be read as a list: {error}') from error
+  if not rows:
+    raise Unusable(f'{path}: lists no clip')
+  entries = [_entry(row, name) for row in rows]
+  if silent := [entry for entry in entries if not (entry['path'] and entry.get('speaker'))]:
+    why = 'columns path and speaker' if name is None else f'a path in which --name={name} finds a group "speaker"'
+    raise Unusable(f'{path}: {len(silent)} of {len(entries)} rows lack {why}, the first {silent[0]}')
+  return [_listed(entry, side, path, root) for entry in entries]
+
+
+def _objects(text: str) -> list[dict[str, Any]]:
+  rows = [json.loads(line) for line in text.split('\n') if line.strip()]
+  if not all(isinstance(row, dict) for row in rows):
+    raise ValueError('a line is no object {"path": ..., "speaker": ...}')
+  return rows
+
+
+def _table(text: str, *, bare: bool) -> list[dict[str, Any]]:
+  """Rows by column; of a table without a header, if that may be, the first column alone."""
+  first = next((line for line in text.splitlines() if line.strip()), '')
+  delimiter = max(',;\t', key=re.sub('"[^"]*"', '', first).count)
+  reader = csv.reader(io.StringIO(text, newline=''), delimiter=delimiter, skipinitialspace=True)
+  rows = [row for row in reader if any(row)]
+  header = [cell.strip().lower() for cell in rows[0]] if rows else []
+  if set(PATHS) & set(header):
+    return [dict(zip(header, row, strict=False)) for row in rows[1:]]
+  if rows and not bare:
+    raise ValueError(
+      f'its first line, {first[:80]!r}, names no column path; for a bare list say by --name=REGEX who speaks'
+    )
+  return [{'path': row[0]} for row in rows]
+
+
+def _entry(row: dict[str, Any], name: str | None) -> dict[str, str]:
+  """Path, speaker and what else is known of a clip: by its columns, or else by --name."""
+  said = {column.strip().lower(): str(cell) for column, cell in row.items() if cell is not None}
+  cells = {column: cell if column in PATHS else cell.strip() for column, cell in said.items()}
+  path = next((cells[column] for column in PATHS if cells.get(column)), '')
+  columns = {'emotion': cells.get('label'), **cells}
+  return {**_taken_apart(path, name), **{column: cell for column, cell in columns.items() if cell}, 'path': path}
+
+
+def _taken_apart(text: str, name: str | None) -> dict[str, str]:
+  try:
+    match = re.search(name, text) if name else None
+  except re.error as error:
+    raise Unusable(f'--name={name}: no regular expression ({error})') from error
+  return {group: value.strip() for group, value in match.groupdict().items() if value} if match else {}
+
+
+def _listed(entry: dict[str, str], side: str, path: str, root: str | None) -> Clip:
+  film = _find(entry['path'], path, root)
+  sound = _find(entry['sound'], path, root) if entry.get('sound') else film
+  emotion, sentence = entry.get('emotion') or '', entry.get('sentence') or None
+  return Clip(entry['path'], film, sound, entry['speaker'], emotion, 'list', sentence, split=side)
+
+
+def _find(name: str, path: str, root: str | None) -> pathlib.Path:
+  """The media file that a list names: beside the list; or below the root, where folders and endings may be left out."""
+  whole = pathlib.Path(root or pathlib.Path(path).parent, name)
+  if root is None or whole.exists():
+    return whole
+  wanted = pathlib.PurePath(name)
+  found = (file for file, parts in _media(root).get(wanted.name, []) if parts[-len(wanted.parts) :] == wanted.parts)
+  return next(found, whole)
+
+
+@functools.cache
+def _media(root: str) -> dict[str, list[tuple[pathlib.Path, tuple[str, ...]]]]:
+  """The media below a folder, by name and by name without an ending: the file, and the parts of its path so."""
+  known: dict[str, list[tuple[pathlib.Path, tuple[str, ...]]]] = {}
+  for path in archive.walk(root, archive.MEDIA)[0]:
+    for named in (path, path.with_suffix('')):
+      known.setdefault(named.name, []).append((path, named.parts))
+  return known
+
+
+def read_media(clips: Sequence[Clip]) -> tuple[list[set[str]], list[np.ndarray | None]]:
+  """Of each clip the hashes of its files and the fingerprint of its sound, of what can be read."""
+  files = sorted({path for clip in clips for path in clip.files})
+  threads = joblib.Parallel(n_jobs=-1, prefer='threads', return_as='generator')
+  hashes = dict(zip(files, threads(joblib.delayed(clip_list.content_hash)(path) for path in files), strict=True))
+  real = {path: {name} for path, name in hashes.items() if ':' not in name and name != EMPTY}
+  sounds = sorted({clip.sound for clip in clips if clip.sound in real})  # None is not
+  prints: dict[pathlib.Path | None, np.ndarray | None] = {}
+  with progress('listen', len(sounds), 'file') as bar:
+    for path, moves in zip(sounds, threads(joblib.delayed(_listen)(str(path)) for path in sounds), strict=True):
+      prints[path] = moves
+      bar.update()
+  contents = [set().union(*(real.get(path, set()) for path in clip.files)) for clip in clips]
+  return contents, [prints.get(clip.sound) for clip in clips]
+
+
+def _listen(path: str) -> np.ndarray | None:
+  with tempfile.TemporaryDirectory() as folder:
+    decoder.prepare_half('audio', path, f'{folder}/sounds/of', SOUND, limit=LIMIT_S)
+    there = pathlib.Path(folder, 'sounds', 'of.npy').exists()
+    return prepare.sound_print(pathlib.Path(folder), 'sounds/of' if there else None)
+
+
+def audit_split(clips: Sequence[Clip], sides: np.ndarray) -> list[Finding]:
+  """All that can be said of a split and its media.
+
+  Args:
+    sides: 'train', 'held', 'test' or '', [folds, clips].
+  """
+  return [
+    leaks.speakers(clips, sides),
+    *leaks.recordings(clips, sides, *read_media(clips)),
+    leaks.sentences(clips, sides),
+    leaks.balance(clips, sides),
+  ]
+
+
+def audit_lists(paths: dict[str, str], *, name: str | None, root: str | None) -> tuple[str, list[Finding]]:
+  """Audits lists of clips, by side."""
+  clips = [clip for side, path in paths.items() for clip in read_list(path, side, name=name, root=root)]
+  sides = np.array([[clip.split for clip in clips]])
+  found = audit_split(clips, sides)
+  if root is not None:
+    _refuse_unseen(found, f'--root={root}', clips)
+  title = f'{", ".join(f"{side} {path}" for side, path in paths.items())}: {counted(len(clips), "clip")}'
+  return title, [leaks.names(clips, sides), *found]
+
+
+def _refuse_unseen(findings: Sequence[Finding], place: str, clips: Sequence[Clip]) -> None:
+  """Refuses a place where media should lie and none does."""
+  if 'same bytes' in _unchecked(findings):
+    raise Unusable(f'{place}: no file of the {counted(len(clips), "clip")} can be read, the first {clips[0].files[0]}')
+
+
+def _unchecked(findings: Sequence[Finding]) -> list[str]:
+  """The comparisons of recordings that could not be made."""
+  return [finding.check for finding in findings if finding.check in leaks.LEFT_OUT and finding.verdict == 'SKIPPED']
+
+
+def _recorded(config: Any, workdir: str) -> Any:
+  """The config of a work directory.
+
+  Raises:
+    Unusable: it has none, or `config` is given and is another one.
+  """
+  folder = pathlib.Path(workdir)
+  try:
+    saved = json.loads((folder / 'config.json').read_text())
+    splits.load(folder / 'split.json')
+    if not isinstance(saved, dict):
+      raise ValueError('config.json holds no object')
+    if config is None:
+      return ml_collections.ConfigDict(saved)
+    provenance.claim(folder, config.to_dict())
+  except (OSError, ValueError) as error:
+    raise Unusable(f'{workdir} is no work directory of this experiment: {error}') from error
+  return config
+
+
+def open_experiment(config: Any, workdir: str | None) -> Experiment:
+  """The experiment of a config, or with its recorded split the one of a work directory, leaks or not.
+
+  Raises:
+    Unusable: neither can be used. Its cause is a folds.Leak where that is why.
+  """
+  config = _recorded(config, workdir) if workdir else config
+  free = ml_collections.ConfigDict(config.to_dict()).lock()
+  try:
+    free.data.allow_leaks = True
+    if workdir:
+      free.data.update({'rule': 'file', 'split': str(pathlib.Path(workdir, 'split.json'))})
+    _refuse_unmade(free.data)
+    x = experiment.look_over(free, workdir or '.')
+  except (AttributeError, KeyError, TypeError) as error:  # a field that is not there, or holds something else
+    told = f'made by another version of this project: its config does not fit this one ({error})'
+    raise Unusable(f'{workdir or "--config"}: {told}') from error
+  except Unusable as error:
+    if not workdir or pathlib.Path(config.data.root).is_absolute():
+      raise
+    told = f'{error} (config.data.root={config.data.root} is relative to the folder of that run: audit it from there)'
+    raise Unusable(told) from error.__cause__
+  return dataclasses.replace(x, config=config)
+
+
+def _refuse_unmade(data: Any) -> None:
+  """Refuses a demo corpus that is not there: reading it would make it."""
+  wanted = data.demo.speakers * data.demo.takes * len(demo.EMOTIONS)
+  if data.corpus == 'demo' and (there := len([*pathlib.Path(data.root).glob('*/*.mp4')])) < wanted:
+    raise Unusable(f'{data.root} holds {there} of the {wanted} films of the demo corpus: run the experiment first')
+
+
+def audit_experiment(config: Any, workdir: str | None) -> tuple[str, list[Finding]]:
+  """Audits the split of an experiment, and with a work directory what was fitted there."""
+  try:
+    x = open_experiment(config, workdir)
+  except Unusable as error:
+    if isinstance(error.__cause__, folds.Leak):
+      return 'a split that cannot be dealt', [Finding('speakers', 'LEAK', str(error))]
+    raise
+  sides = np.array([x.sides(fold) for fold in x.folds])
+  found = audit_split(x.clips, sides)
+  if config is not None:
+    _refuse_unseen(found, f'config.data.root={config.data.root}', x.clips)
+  found += _protocol(x.config)
+  if workdir:
+    fitted.reopen(x)
+    found += fitted.findings(x)
+  speakers = len({clip.speaker for clip in x.clips})
+  counts = ((len(x.clips), 'clip'), (speakers, 'speaker'), (len(x.folds), 'fold'))
+  title = f'{x.split["corpus"]}, rule {x.split["rule"]}: {", ".join(counted(*of) for of in counts)}'
+  return title, found
+
+
+def _protocol(config: Any) -> Iterator[Finding]:
+  if config.normalise == 'speaker':
+    told = "each speaker's clips are standardised together, the judged ones too: results are transductive"
+    yield Finding('protocol', 'WARNED', told)
+  if config.data.allow_leaks:
+    yield Finding('protocol', 'WARNED', 'leaks are allowed: every result is marked as not speaker-independent')
+
+
+def told(title: str, findings: Sequence[Finding]) -> str:
+  """The report, for people."""
+  lines = [f'Audit of {title}', '']
+  for finding in findings:
+    lines.append(f'{finding.verdict:8}{finding.check}: {finding.said}')
+    lines += [f'          {example}' for example in finding.examples]
+  found = sum(finding.verdict == 'LEAK' for finding in findings)
+  if found:
+    verdict = f'{counted(found, "check")} found a LEAK: results on this split are not speaker-independent.'
+  elif unchecked := _unchecked(findings):
+    reason = ' (no media found)' if 'same bytes' in unchecked else ''
+    verdict = f'No leak found; not checked: {", ".join(unchecked)}{reason}'
+  else:
+    verdict = 'No leak.'
+  return '\n'.join([*lines, '', verdict])
+
+
+def main(argv: list[str]) -> int:
+  """Flags to report and exit status: a fault of the audit's own is no leak."""
+  try:
+    return _main(argv)
+  except Exception:
+    traceback.print_exc()
+    return 3
+
+
+def _main(argv: list[str]) -> int:
+  for stream in (sys.stdout, sys.stderr):
+    if isinstance(stream, io.TextIOWrapper):
+      stream.reconfigure(errors='backslashreplace')  # names may hold anything
+  logging.set_verbosity(logging.WARNING)  # Orbax tells of every load
+  lists = {side: flag.value for side, flag in LISTS.items() if flag.value}
+  try:
+    if len(argv) > 1:
+      raise Unusable(f'unknown arguments {argv[1:]}')
+    if bool(lists) == bool(CONFIG.value or WORKDIR.value) or (lists and not lists.keys() >= {'train', 'test'}):
+      raise Unusable('say what to audit: --config, --workdir or both; or --train and --test')
+    if ROOT.value is not None and not pathlib.Path(ROOT.value).is_dir():
+      raise Unusable(f'--root={ROOT.value}: no such folder')
+    if lists:
+      title, findings = audit_lists(lists, name=NAME.value, root=ROOT.value)
+    else:
+      title, findings = audit_experiment(CONFIG.value, WORKDIR.value)
+  except (Unusable, decoder.MachineFailure, OSError) as error:  # a config file that cannot be read among them
+    print(f'audit: {error}', file=sys.stderr)
+    return 2
+  print(told(title, findings))
+  return int(any(finding.verdict == 'LEAK' for finding in findings))
+
+
+def _parsed(argv: list[str]) -> list[str]:
+  try:
+    return flags.FLAGS(argv)
+  except Exception as error:  # a config file is code and may raise anything
+    print(f'audit: a flag cannot be used: {error}', file=sys.stderr)
+    raise SystemExit(2) from error
+
+
+if __name__ == '__main__':
+  app.run(main, flags_parser=_parsed)
