@@ -15,14 +15,11 @@ Exit status: 0 without leaks (warnings do not count), 1 with a leak, 2 for input
 of the audit's own, with its traceback.
 """
 
-import csv
 import dataclasses
-import functools
 import hashlib
 import io
 import json
 import pathlib
-import re
 import sys
 import tempfile
 import traceback
@@ -35,10 +32,10 @@ import numpy as np
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from emo_jax import experiment, fitted, provenance
+from emo_jax import command_line, experiment, fitted, provenance
 from emo_jax.context import Experiment, Unusable
-from emo_jax.corpora import archive, demo
 from emo_jax.corpora import clip as clip_list
+from emo_jax.corpora import demo, lists
 from emo_jax.corpora.clip import Clip
 from emo_jax.evaluation import folds, leaks, splits
 from emo_jax.evaluation.leaks import Finding, counted
@@ -48,7 +45,6 @@ from emo_jax.training.metrics import progress
 
 EMPTY = hashlib.sha256().hexdigest()
 SOUND = {'low_hz': 20.0, 'high_hz': 8000.0}  # config.frontend.sound's defaults
-PATHS = ('path', 'wav', 'key')  # the columns that may name a clip, the first of them counts
 LIMIT_S = 60.0  # without a sign of life, after which a clip's decoder is stopped
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment whose split is audited.', lock_config=True)
@@ -56,99 +52,6 @@ WORKDIR = flags.DEFINE_string('workdir', None, 'A finished experiment: its recor
 LISTS = {side: flags.DEFINE_string(side, None, f"Somebody's list of {side} clips.") for side in splits.SIDES}
 NAME = flags.DEFINE_string('name', None, 'Regular expression on paths; its groups speaker, emotion, sentence.')
 ROOT = flags.DEFINE_string('root', None, 'Where the media of the lists lie; the folder of each list unless set.')
-
-
-def read_list(path: str, side: str, *, name: str | None, root: str | None) -> list[Clip]:
-  """The clips of a list, all on one side.
-
-  Args:
-    path: a CSV or jsonl file; see the module's docstring.
-    name: takes paths apart, for what the columns lack.
-    root: the folder of the media; None for the list's own.
-
-  Raises:
-    Unusable: no such file, no rows, or a row that does not say who speaks.
-  """
-  try:
-    with open(path, newline='', encoding='utf-8-sig', errors='surrogateescape') as file:
-      text = file.read()
-    rows = _objects(text) if path.lower().endswith('.jsonl') else _table(text, bare=name is not None)
-  except (OSError, csv.Error, ValueError) as error:
-    raise Unusable(f'{path}: cannot be read as a list: {error}') from error
-  if not rows:
-    raise Unusable(f'{path}: lists no clip')
-  entries = [_entry(row, name) for row in rows]
-  if silent := [entry for entry in entries if not (entry['path'] and entry.get('speaker'))]:
-    why = 'columns path and speaker' if name is None else f'a path in which --name={name} finds a group "speaker"'
-    raise Unusable(f'{path}: {len(silent)} of {len(entries)} rows lack {why}, the first {silent[0]}')
-  return [_listed(entry, side, path, root) for entry in entries]
-
-
-def _objects(text: str) -> list[dict[str, Any]]:
-  rows = [json.loads(line) for line in text.split('\n') if line.strip()]
-  if not all(isinstance(row, dict) for row in rows):
-    raise ValueError('a line is no object {"path": ..., "speaker": ...}')
-  return rows
-
-
-def _table(text: str, *, bare: bool) -> list[dict[str, Any]]:
-  """Rows by column; of a table without a header, if that may be, the first column alone."""
-  first = next((line for line in text.splitlines() if line.strip()), '')
-  delimiter = max(',;\t', key=re.sub('"[^"]*"', '', first).count)
-  reader = csv.reader(io.StringIO(text, newline=''), delimiter=delimiter, skipinitialspace=True)
-  rows = [row for row in reader if any(row)]
-  header = [cell.strip().lower() for cell in rows[0]] if rows else []
-  if set(PATHS) & set(header):
-    return [dict(zip(header, row, strict=False)) for row in rows[1:]]
-  if rows and not bare:
-    raise ValueError(
-      f'its first line, {first[:80]!r}, names no column path; for a bare list say by --name=REGEX who speaks'
-    )
-  return [{'path': row[0]} for row in rows]
-
-
-def _entry(row: dict[str, Any], name: str | None) -> dict[str, str]:
-  """Path, speaker and what else is known of a clip: by its columns, or else by --name."""
-  said = {column.strip().lower(): str(cell) for column, cell in row.items() if cell is not None}
-  cells = {column: cell if column in PATHS else cell.strip() for column, cell in said.items()}
-  path = next((cells[column] for column in PATHS if cells.get(column)), '')
-  columns = {'emotion': cells.get('label'), **cells}
-  return {**_taken_apart(path, name), **{column: cell for column, cell in columns.items() if cell}, 'path': path}
-
-
-def _taken_apart(text: str, name: str | None) -> dict[str, str]:
-  try:
-    match = re.search(name, text) if name else None
-  except re.error as error:
-    raise Unusable(f'--name={name}: no regular expression ({error})') from error
-  return {group: value.strip() for group, value in match.groupdict().items() if value} if match else {}
-
-
-def _listed(entry: dict[str, str], side: str, path: str, root: str | None) -> Clip:
-  film = _find(entry['path'], path, root)
-  sound = _find(entry['sound'], path, root) if entry.get('sound') else film
-  emotion, sentence = entry.get('emotion') or '', entry.get('sentence') or None
-  return Clip(entry['path'], film, sound, entry['speaker'], emotion, 'list', sentence, split=side)
-
-
-def _find(name: str, path: str, root: str | None) -> pathlib.Path:
-  """The media file that a list names: beside the list; or below the root, where folders and endings may be left out."""
-  whole = pathlib.Path(root or pathlib.Path(path).parent, name)
-  if root is None or whole.exists():
-    return whole
-  wanted = pathlib.PurePath(name)
-  found = (file for file, parts in _media(root).get(wanted.name, []) if parts[-len(wanted.parts) :] == wanted.parts)
-  return next(found, whole)
-
-
-@functools.cache
-def _media(root: str) -> dict[str, list[tuple[pathlib.Path, tuple[str, ...]]]]:
-  """The media below a folder, by name and by name without an ending: the file, and the parts of its path so."""
-  known: dict[str, list[tuple[pathlib.Path, tuple[str, ...]]]] = {}
-  for path in archive.walk(root, archive.MEDIA)[0]:
-    for named in (path, path.with_suffix('')):
-      known.setdefault(named.name, []).append((path, named.parts))
-  return known
 
 
 def read_media(clips: Sequence[Clip]) -> tuple[list[set[str]], list[np.ndarray | None]]:
@@ -190,7 +93,7 @@ def audit_split(clips: Sequence[Clip], sides: np.ndarray) -> list[Finding]:
 
 def audit_lists(paths: dict[str, str], *, name: str | None, root: str | None) -> tuple[str, list[Finding]]:
   """Audits lists of clips, by side."""
-  clips = [clip for side, path in paths.items() for clip in read_list(path, side, name=name, root=root)]
+  clips = [clip for side, path in paths.items() for clip in lists.read(path, side, name=name, root=root)]
   sides = np.array([[clip.split for clip in clips]])
   found = audit_split(clips, sides)
   if root is not None:
@@ -323,16 +226,16 @@ def _main(argv: list[str]) -> int:
     if isinstance(stream, io.TextIOWrapper):
       stream.reconfigure(errors='backslashreplace')  # names may hold anything
   logging.set_verbosity(logging.WARNING)  # Orbax tells of every load
-  lists = {side: flag.value for side, flag in LISTS.items() if flag.value}
+  given = {side: flag.value for side, flag in LISTS.items() if flag.value}
   try:
     if len(argv) > 1:
       raise Unusable(f'unknown arguments {argv[1:]}')
-    if bool(lists) == bool(CONFIG.value or WORKDIR.value) or (lists and not lists.keys() >= {'train', 'test'}):
+    if bool(given) == bool(CONFIG.value or WORKDIR.value) or (given and not given.keys() >= {'train', 'test'}):
       raise Unusable('say what to audit: --config, --workdir or both; or --train and --test')
     if ROOT.value is not None and not pathlib.Path(ROOT.value).is_dir():
       raise Unusable(f'--root={ROOT.value}: no such folder')
-    if lists:
-      title, findings = audit_lists(lists, name=NAME.value, root=ROOT.value)
+    if given:
+      title, findings = audit_lists(given, name=NAME.value, root=ROOT.value)
     else:
       title, findings = audit_experiment(CONFIG.value, WORKDIR.value)
   except (Unusable, decoder.MachineFailure, OSError) as error:  # a config file that cannot be read among them
@@ -342,13 +245,5 @@ def _main(argv: list[str]) -> int:
   return int(any(finding.verdict == 'LEAK' for finding in findings))
 
 
-def _parsed(argv: list[str]) -> list[str]:
-  try:
-    return flags.FLAGS(argv)
-  except Exception as error:  # a config file is code and may raise anything
-    print(f'audit: a flag cannot be used: {error}', file=sys.stderr)
-    raise SystemExit(2) from error
-
-
 if __name__ == '__main__':
-  app.run(main, flags_parser=_parsed)
+  app.run(main, flags_parser=command_line.parser('audit', status=2))

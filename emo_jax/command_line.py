@@ -12,7 +12,7 @@ def parser(program: str, *, status: int) -> Callable[[list[str]], list[str]]:
   def parse(argv: list[str]) -> list[str]:
     try:
       return flags.FLAGS(argv)
-    except (flags.Error, OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+    except Exception as error:  # a config file is code and may raise anything
       print(f'{program}: a flag cannot be used: {error}', file=sys.stderr)
       raise SystemExit(status) from error
 

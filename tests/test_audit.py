@@ -19,7 +19,7 @@ from scipy.io import wavfile
 
 from emo_jax import audit, fitted
 from emo_jax.context import Experiment, Unusable
-from emo_jax.corpora import demo
+from emo_jax.corpora import demo, lists
 from emo_jax.evaluation import svm
 from emo_jax.frontend import media
 from emo_jax.models import dbn
@@ -394,7 +394,7 @@ def test_a_list_that_does_not_say_who_speaks_is_refused(
 ) -> None:
   (tmp_path / 'list.csv').write_text(text)
   with pytest.raises(Unusable, match=re.escape(message)):
-    audit.read_list(str(tmp_path / 'list.csv'), 'train', name=name, root=None)
+    lists.read(str(tmp_path / 'list.csv'), 'train', name=name, root=None)
 
 
 JSONL = '{"key": "1_x", "wav": "a/1_joy.wav", "label": "joy"}\n\n{"KEY": "2_y", "speaker": 2, "emotion": null}\n'
@@ -422,7 +422,7 @@ def test_lists_are_read_as_they_are_published(
 ) -> None:
   path = tmp_path / f'list.{ending}'
   path.write_text(text)
-  clips = audit.read_list(str(path), 'train', name=name, root=None)
+  clips = lists.read(str(path), 'train', name=name, root=None)
   assert [(clip.id, clip.speaker, clip.emotion) for clip in clips] == found
 
 
@@ -432,7 +432,7 @@ def test_lists_are_read_as_they_are_published(
 def test_a_jsonl_list_of_something_else_is_refused(tmp_path: pathlib.Path, text: str, message: str) -> None:
   (tmp_path / 'list.jsonl').write_text(text)
   with pytest.raises(Unusable, match=message):
-    audit.read_list(str(tmp_path / 'list.jsonl'), 'train', name=None, root=None)
+    lists.read(str(tmp_path / 'list.jsonl'), 'train', name=None, root=None)
 
 
 def test_a_speaker_with_a_space_behind_is_the_same_speaker(tmp_path: pathlib.Path) -> None:
@@ -479,12 +479,12 @@ def test_media_are_found_where_lists_leave_folders_or_endings_out(tmp_path: path
     '..': '..',
   }
   _write(tmp_path / 'list.csv', [['path', 'speaker'], *([name, 's'] for name in wanted)])
-  found = audit.read_list(str(tmp_path / 'list.csv'), 'train', name=None, root=str(tmp_path))
+  found = lists.read(str(tmp_path / 'list.csv'), 'train', name=None, root=str(tmp_path))
   assert [str(clip.sound.relative_to(tmp_path)) for clip in found] == list(wanted.values())
-  own = audit.read_list(str(tmp_path / 'list.csv'), 'train', name=None, root=None)
+  own = lists.read(str(tmp_path / 'list.csv'), 'train', name=None, root=None)
   assert [str(clip.sound.relative_to(tmp_path)) for clip in own] == list(wanted)  # beside the list, as it says
   bare = _write(tmp_path / 'x' / 'bare.csv', [['1001_A']])
-  (found,) = audit.read_list(bare, 'test', name='(?P<speaker>.)', root=str(tmp_path / 'Film'))
+  (found,) = lists.read(bare, 'test', name='(?P<speaker>.)', root=str(tmp_path / 'Film'))
   assert found.sound == tmp_path / 'Film' / '1001_A.flv' and (found.speaker, found.split) == ('1', 'test')
 
 
@@ -493,11 +493,11 @@ def test_neither_missing_nor_empty_files_are_the_same_recording(tmp_path: pathli
   for folder in 'ab':
     (tmp_path / folder).mkdir()
     (tmp_path / folder / 'empty.mp4').touch()
-  found = audit.read_list(_write(tmp_path / 'list.csv', rows), 'train', name=None, root=None)
+  found = lists.read(_write(tmp_path / 'list.csv', rows), 'train', name=None, root=None)
   assert audit.read_media(found) == ([set()] * 4, [None] * 4)
   (tmp_path / 'list.jsonl').write_text(json.dumps({'path': 'a\0b.mp4', 'speaker': 's'}))
   for root in (None, str(tmp_path)):
-    found = audit.read_list(str(tmp_path / 'list.jsonl'), 'train', name=None, root=root)
+    found = lists.read(str(tmp_path / 'list.jsonl'), 'train', name=None, root=root)
     assert audit.read_media(found) == ([set()], [None])
 
 
