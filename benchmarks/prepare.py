@@ -54,14 +54,14 @@ def pool(processes: int) -> concurrent.futures.ProcessPoolExecutor:
 def ours(paths: list[str], folder: str, config: Any, cores: int) -> tuple[Eyes, Eyes]:
   """Prepares as the first stage does; a frame counts as one with eyes where they are good enough to be used."""
   from emo_jax.corpora.clip import Clip, content_hash
-  from emo_jax.frontend import decoder, store, workers
+  from emo_jax.frontend import decoder, halves, workers
 
   settings = config.frontend.to_dict()
   prepare = functools.partial(decoder.prepare_half, limit=config.executor.limit)
   clips = [Clip(path, pathlib.Path(path), pathlib.Path(path), 'one', 'joy', 'java_sed') for path in paths]
   jobs = {c.id: (c, {c.id: content_hash(pathlib.Path(c.id))}, folder, settings, prepare) for c in clips}
   config.executor.workers = cores
-  records = dict(workers.run(store.prepare_clip, jobs, config.executor))
+  records = dict(workers.run(halves.prepare_clip, jobs, config.executor))
   eyes = []
   for path in paths:
     if records[path]['reason'] or records[path]['warnings']:

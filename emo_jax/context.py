@@ -31,7 +31,7 @@ class Experiment:
     left_out, warnings: of the corpus's archive, as its reader found them.
     split: what split.json says (evaluation/splits.py).
     metrics: where training writes its numbers, while the experiment runs.
-    records: of each prepared clip, as store.prepare_clip returns them.
+    records: of each prepared clip, as halves.prepare_clip returns them.
     store, segments: the prepared clips and their windows.
     made: stage name -> its folders, one a fold.
   """

@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from emo_jax.frontend import store
+from emo_jax.frontend import halves
 
 # -P: not the working directory's modules, whoever filled it. -W: what warns here warns there.
 COMMAND = (sys.executable, '-P', *(f'-W{kind}' for kind in sys.warnoptions), '-m', 'emo_jax.frontend.decoder')
@@ -132,7 +132,7 @@ def end() -> None:
 def prepare_half(
   half: str, path: str, target: str, settings: dict[str, Any], *, limit: float, command: Sequence[str] = COMMAND
 ) -> dict[str, Any]:
-  """As store.prepare_half, in a child: neither a crash nor a hang of a decoder reaches the caller.
+  """As halves.prepare_half, in a child: neither a crash nor a hang of a decoder reaches the caller.
 
   Args:
     limit: seconds without a frame after which the child is killed.
@@ -170,7 +170,7 @@ def prepare_half(
   return {'reason': f'{name}: the decoder died ({died}), and once more in a fresh process', 'again': 0}
 
 
-def serve(prepare: Callable[..., dict[str, Any]] = store.prepare_half) -> None:
+def serve(prepare: Callable[..., dict[str, Any]] = halves.prepare_half) -> None:
   """The child: does jobs until its parent ends or gives it none for IDLE_S seconds."""
   answers = os.fdopen(os.dup(1), 'w')
   os.dup2(2, 1)  # what libraries print is not an answer

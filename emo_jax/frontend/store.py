@@ -20,19 +20,14 @@ from typing import Any, TypeVar, cast
 import joblib
 import numpy as np
 
-from emo_jax import stages
-from emo_jax.corpora.clip import Clip
-from emo_jax.frontend import audio, faces, media, segments
-
-VERSIONS = {'audio': 1, 'faces': 2}  # raised when the front end's code changes what it computes
-KEPT = 256 << 20  # bytes of a film's decoded frames that are kept; a larger film is decoded a second time
+from emo_jax.frontend import audio, segments
 
 Beat = Callable[[], None]  # called now and then while a clip is being decoded: a sign of life
 _Item = TypeVar('_Item')
 
 
-def _nothing() -> None:
-  pass
+def nothing() -> None:
+  """No sign of life."""
 
 
 def watched(items: Iterable[_Item], beat: Beat) -> Iterator[_Item]:
@@ -89,7 +84,7 @@ def _checksum(path: pathlib.Path, beat: Beat) -> int:
   return crc
 
 
-def _write(
+def write(
   target: pathlib.Path, blocks: Iterator[np.ndarray], facts: dict[str, Any], beat: Beat, *, fortran: bool
 ) -> None:
   """Array first, facts last, each under a name of its own until it is whole. Lists in facts may grow until then."""
@@ -106,7 +101,7 @@ def _write(
     os.replace(partial, target.with_suffix('.npz'))
 
 
-def _facts(target: pathlib.Path) -> dict[str, np.ndarray] | None:
+def read_facts(target: pathlib.Path) -> dict[str, np.ndarray] | None:
   """What is known of a half that is done, None of one that is not."""
   try:
     with open(target.with_suffix('.npz'), 'rb') as file, np.load(file, allow_pickle=False) as facts:
@@ -117,11 +112,11 @@ def _facts(target: pathlib.Path) -> dict[str, np.ndarray] | None:
 
 def _is_whole(target: pathlib.Path) -> bool:
   """Whether a half is done and its array is the one that was written."""
-  facts, array = _facts(target), target.with_suffix('.npy')
+  facts, array = read_facts(target), target.with_suffix('.npy')
   if facts is None or not facts['bytes']:
     return facts is not None and not array.exists()
   try:
-    return array.stat().st_size == facts['bytes'] and _checksum(array, _nothing) == facts['crc32']
+    return array.stat().st_size == facts['bytes'] and _checksum(array, nothing) == facts['crc32']
   except OSError:
     return False
 
@@ -151,150 +146,12 @@ def mend(folder: pathlib.Path, stems: Collection[str]) -> set[str]:
   return damaged
 
 
-def _audio(path: pathlib.Path, target: pathlib.Path, settings: dict[str, Any], beat: Beat) -> None:
-  rate = media.probe(str(path)).rate
-  if not 1000 <= rate <= 768_000:
-    raise media.UnreadableMedia(f'{path}: claims a sample rate of {rate} Hz')
-  notes: list[str] = []
-  blocks = audio.heed(media.sound(str(path), notes), notes, rate=rate, high=settings['high_hz'])
-  facts = {'column_s': np.asarray(audio.frame_lengths(rate)[1] / rate), 'rate': np.asarray(rate)}
-
-  def columns() -> Iterator[np.ndarray]:
-    count = 0
-    for block in audio.log_mel(blocks, rate, low=settings['low_hz'], high=settings['high_hz']):
-      count += block.shape[1]
-      yield block
-    facts['columns'], facts['warnings'] = np.asarray(count), np.array(notes, str)  # known at the end of the sound
-
-  _write(target, columns(), facts, beat, fortran=True)
-
-
-def _faces(path: pathlib.Path, target: pathlib.Path, settings: dict[str, Any], beat: Beat) -> None:
-  notes: list[str] = []
-  kept: list[tuple[float, media.Picture]] | None = []
-
-  def first_pass() -> Iterator[tuple[float, np.ndarray]]:
-    nonlocal kept
-    size = 0
-    for time, picture in media.pictures(str(path), notes):
-      size += picture.nbytes
-      if size > KEPT:
-        kept = None
-      if kept is not None:
-        kept.append((time, picture))
-      yield time, picture.rgb()
-
-  search = {name: settings[name] for name in ('detector', 'every', 'min_face', 'hold')}
-  track = faces.track(watched(first_pass(), beat), **search)
-  again = media.pictures(str(path)) if kept is None else kept
-  aligned = (
-    faces.align(picture.rgb(), eyes, size=tuple(settings['size']))[None]
-    for (_, picture), eyes in zip(again, track.eyes, strict=False)
-  )
-  facts = {name: getattr(track, name) for name in ('times', 'box', 'eyes', 'confidence')}
-  facts['warnings'] = np.array(notes + faces.warnings(track), str)
-  _write(target, aligned if np.any(track.confidence > 0) else iter(()), facts, beat, fortran=False)
-
-
-def prepare_half(half: str, path: str, target: str, settings: dict[str, Any], beat: Beat = _nothing) -> dict[str, Any]:
-  """Prepares the sound or the face of one clip, and never raises for what a media file can hold.
-
-  Args:
-    half: 'audio' or 'faces'.
-    path: the media file.
-    target: what is written, without its ending.
-    settings: config.frontend.sound or config.frontend.faces.
-    beat: called at every frame and block.
-
-  Returns:
-    {'reason': why nothing was written, '' if it was}.
-
-  Raises:
-    OSError, ImportError, MemoryError: the machine's fault, not the clip's.
-  """
-  import av
-
-  stream, prepare = {'audio': ('sound', _audio), 'faces': ('picture', _faces)}[half]
-  try:
-    if not getattr(media.probe(path), stream):
-      return {'reason': f'{pathlib.Path(path).name} has no {stream}'}
-    prepare(pathlib.Path(path), pathlib.Path(target), settings, beat)
-  except media.UnreadableMedia as error:
-    return {'reason': str(error)}
-  except Exception as error:
-    if isinstance(error, OSError | ImportError | MemoryError) and not isinstance(error, av.error.FFmpegError):
-      raise
-    return {'reason': f'{pathlib.Path(path).name}: {stream} failed with {type(error).__name__}: {error}'}
-  return {'reason': ''}
-
-
-def halves(clip: Clip, hashes: dict[str, str], settings: dict[str, Any]) -> dict[str, tuple[str, str, dict[str, Any]]]:
-  """The halves that a clip may have.
-
-  Args:
-    hashes: file name -> hash of its content.
-    settings: config.frontend.
-
-  Returns:
-    'audio' and 'faces' -> media file, stem (where it lies in the store, without an ending), settings of this half.
-  """
-  found = {}
-  for half, path, part in (('audio', clip.sound, 'sound'), ('faces', clip.picture, 'faces')):
-    if path is not None:
-      digest = stages.digest({'version': VERSIONS[half], **settings[part]})
-      found[half] = str(path), f'{half}-{digest}/{hashes[str(path)][:32]}', settings[part]
-  return found
-
-
-def prepare_clip(
-  clip: Clip,
-  hashes: dict[str, str],
-  folder: str,
-  settings: dict[str, Any],
-  prepare: Callable[..., dict[str, Any]] = prepare_half,
-) -> dict[str, Any]:
-  """Prepares one clip unless that is done, and never raises for what a media file can hold.
-
-  Args:
-    hashes: file name -> hash of its content.
-    folder: the store.
-    settings: config.frontend.
-    prepare: does it, for one half; as prepare_half.
-
-  Returns:
-    {'audio': stem | None, 'faces': stem | None, 'reason': why a half is missing, '' if none is, 'warnings': sentences
-    about halves that there are}; and 'again' where `prepare` said so: see decoder.prepare_half.
-  """
-  record: dict[str, Any] = {'audio': None, 'faces': None, 'reason': '', 'warnings': []}
-  reasons = []
-  for half, (path, stem, wanted) in halves(clip, hashes, settings).items():
-    target = pathlib.Path(folder) / stem
-    why, unread, _ = hashes[path].partition(':')
-    if unread:  # what might be read by now would lie in the store under the name of something else
-      reasons.append(f'{path}: cannot be read ({why})')
-      continue
-    facts = _facts(target)
-    if facts is None:
-      answer = prepare(half, path, str(target), wanted)
-      reasons.append(answer.pop('reason'))
-      record |= answer
-      facts = _facts(target)
-    if facts is None:
-      continue
-    if facts['bytes']:
-      record[half] = stem
-      record['warnings'] += facts['warnings'].tolist() if 'warnings' in facts else []
-    else:
-      reasons.append('no face was found' if half == 'faces' else 'the sound is shorter than one frame of 25 ms')
-  return {**record, 'reason': '; '.join(dict.fromkeys(filter(None, reasons)))}
-
-
 class Store:
   """Reads prepared clips. Arrays are memory-mapped when first asked for.
 
   Args:
     folder: the store.
-    records: of each clip, as prepare_clip returned them.
+    records: of each clip, as halves.prepare_clip returned them.
     length, shift: of a window, in log-mel frames.
     refuse_short: a sound shorter than a window gives no segment, where else it is padded to one.
   """

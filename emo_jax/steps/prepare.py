@@ -18,7 +18,7 @@ from emo_jax.context import Experiment, Unusable
 from emo_jax.corpora import clip as clip_list
 from emo_jax.corpora.clip import Clip
 from emo_jax.evaluation import leaks
-from emo_jax.frontend import decoder, workers
+from emo_jax.frontend import decoder, halves, workers
 from emo_jax.frontend import store as stored
 from emo_jax.report import report
 from emo_jax.training.metrics import progress
@@ -55,14 +55,14 @@ def open_store(x: Experiment) -> None:
 
 
 def _records(x: Experiment, hashes: dict[str, str]) -> list[dict[str, Any]]:
-  """Of each clip what store.prepare_clip says, now or in an earlier run. Afterwards the store holds all of it, whole.
+  """Of each clip what halves.prepare_clip says, now or in an earlier run. Afterwards the store holds all of it, whole.
 
   Args:
     hashes: media file -> hash of its content.
   """
   settings, limit = x.config.frontend.to_dict(), x.config.executor.limit
   of_clip = [[clip.id, *(hashes[str(f)] if f else None for f in (clip.sound, clip.picture))] for clip in x.clips]
-  key = {'version': [VERSION, stored.VERSIONS], 'frontend': settings, 'clips': of_clip}
+  key = {'version': [VERSION, halves.VERSIONS], 'frontend': settings, 'clips': of_clip}
   folder = x.cache / 'prepare' / stages.digest(key)
   done, known = folder.exists(), _known(x, _read_index(folder), hashes)
 
@@ -75,7 +75,7 @@ def _records(x: Experiment, hashes: dict[str, str]) -> list[dict[str, Any]]:
     }
     records = dict(known)
     with progress('prepare', len(jobs), 'clip') as bar:
-      for number, record in workers.run(stored.prepare_clip, jobs, x.config.executor):
+      for number, record in workers.run(halves.prepare_clip, jobs, x.config.executor):
         records[number] = record
         bar.update()
     stored.tidy(x.cache / 'store')
@@ -107,9 +107,9 @@ def _read_index(folder: pathlib.Path) -> list[dict[str, Any]]:
 def _known(x: Experiment, earlier: list[dict[str, Any]], hashes: dict[str, str]) -> dict[int, dict[str, Any]]:
   """The records of an earlier run that still hold, by clip. What is damaged in the store is out of it afterwards."""
   store, limit = x.cache / 'store', x.config.executor.limit
-  halves = [stored.halves(clip, hashes, x.config.frontend.to_dict()) for clip in x.clips]
+  parts = [halves.of_clip(clip, hashes, x.config.frontend.to_dict()) for clip in x.clips]
   stored.tidy(store)
-  lost = stored.mend(store, {stem for of_clip in halves for _, stem, _ in of_clip.values()})
+  lost = stored.mend(store, {stem for of_clip in parts for _, stem, _ in of_clip.values()})
   stems = [{record['audio'], record['faces']} - {None} for record in earlier]
   lost |= {stem for stem in set().union(*stems) if not (store / f'{stem}.npz').exists()}
   if lost:
@@ -151,19 +151,19 @@ def check_folds(x: Experiment) -> None:
   config = x.config
   trained = ((('audio',), config.audio), (('visual',), config.visual), (('audio', 'visual'), config.fusion.finetune))
   for number, fold in enumerate(x.folds):
-    for halves, part in trained:
+    for needed, part in trained:
       choosing = part.select == 'held' or config.svm.candidates
-      if choosing and not len(x.rows(fold, halves, 'held')):
+      if choosing and not len(x.rows(fold, needed, 'held')):
         raise Unusable(
-          f'fold {number} (held speakers {", ".join(fold.held)}) has no held clip with {" and ".join(halves)} to '
+          f'fold {number} (held speakers {", ".join(fold.held)}) has no held clip with {" and ".join(needed)} to '
           'choose on. Look at rejected.csv, or set select=last for this part of the config and svm.candidates=()'
         )
-      rows = x.rows(fold, halves, 'train')
+      rows = x.rows(fold, needed, 'train')
       emotions = sorted({x.classes[label] for label in x.labels(rows)})
       if len(emotions) < 2:
         raise Unusable(
           f'fold {number} (test speakers {", ".join(fold.test)}) has {len(np.unique(x.segments.clip[rows]))} training '
-          f'clips with {" and ".join(halves)}, of the emotions {emotions}; at least two emotions are needed. Look at '
+          f'clips with {" and ".join(needed)}, of the emotions {emotions}; at least two emotions are needed. Look at '
           'rejected.csv, add clips, or use fewer folds (config.data.rule)'
         )
 

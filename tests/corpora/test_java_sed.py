@@ -72,7 +72,9 @@ def test_the_real_corpus_is_what_its_description_says(data_root: pathlib.Path) -
     pytest.skip(f'no real clips: {data_root / "java_sed"} is absent')
   found = java_sed.read(str(data_root / 'java_sed'), takes=True)
   clips = found.clips
-  assert found.left_out == found.warnings == []
+  assert found.left_out == []
+  (warning,) = found.warnings  # eight of the ten speakers are here
+  assert warning.startswith('the corpus has 240 films, this archive 192 (32 of 40 neutral')
   check(clips)
   films = [clip for clip in clips if clip.role == 'evaluate']
   takes = [clip for clip in clips if clip.role == 'train_only']

@@ -9,7 +9,7 @@ import pytest
 from configs import default
 from emo_jax.corpora import cremad, ravdess
 from emo_jax.corpora.clip import Clip, content_hash
-from emo_jax.frontend import store
+from emo_jax.frontend import halves
 
 
 def sample(data_root: pathlib.Path, name: str) -> str:
@@ -24,7 +24,7 @@ def check_prepared(clips: Sequence[Clip], folder: pathlib.Path, *, shortest: flo
   settings['faces']['every'] = 4
   for clip in clips:
     assert clip.picture is not None
-    record = store.prepare_clip(clip, {str(clip.picture): content_hash(clip.picture)}, str(folder), settings)
+    record = halves.prepare_clip(clip, {str(clip.picture): content_hash(clip.picture)}, str(folder), settings)
     assert record['audio'] and record['faces'] and not record['reason']
     columns = np.load(folder / f'{record["audio"]}.npy', mmap_mode='r')
     faces = np.load(folder / f'{record["faces"]}.npz')

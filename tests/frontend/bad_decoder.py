@@ -9,7 +9,7 @@ import sys
 import time
 from typing import Any
 
-from emo_jax.frontend import decoder, store
+from emo_jax.frontend import decoder, halves, store
 
 
 def prepare(half: str, path: str, target: str, settings: dict[str, Any], beat: store.Beat) -> dict[str, Any]:
@@ -41,15 +41,15 @@ def prepare(half: str, path: str, target: str, settings: dict[str, Any], beat: s
       os.write(1, b'{"reason": "from C"}\n')
       sys.stdout.write('unfinished')
     case 'hang in writing':
-      return store.prepare_half(half, path, target, settings, lambda: time.sleep(1000))
+      return halves.prepare_half(half, path, target, settings, lambda: time.sleep(1000))
     case 'fill':
       resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-      return store.prepare_half(half, path, target, settings['real'], beat)
+      return halves.prepare_half(half, path, target, settings['real'], beat)
     case 'raise':
       kind, *arguments = settings['error']
       raise {'OSError': OSError, 'ImportError': ImportError, 'MemoryError': MemoryError}[kind](*arguments)
     case _:
-      return store.prepare_half(half, path, target, settings, beat)
+      return halves.prepare_half(half, path, target, settings, beat)
   return {'reason': ''}
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emo_jax.frontend import audio, media, store
+from emo_jax.frontend import audio, halves, media
 
 RATES = [16000, 22050, 44100, 48000]
 LOW, HIGH = 20.0, 8000.0
@@ -225,7 +225,7 @@ def test_what_was_odd_is_stored_with_the_sound(tmp_path: Path) -> None:
   with wav.open(str(path), 'wb') as file:
     file.setparams((3, 2, 8000, 0, 'NONE', ''))
     file.writeframes(bytes(3 * 2 * 8000))
-  store._audio(path, tmp_path / 'store' / 'half' / 'a', settings, lambda: None)
+  halves._audio(path, tmp_path / 'store' / 'half' / 'a', settings, lambda: None)
   with np.load(tmp_path / 'store' / 'half' / 'a.npz', allow_pickle=False) as archive:
     facts = dict(archive)
   assert facts['warnings'].dtype.kind == 'U' and facts['warnings'].tolist() == [
@@ -244,4 +244,4 @@ def test_a_rate_that_no_sound_has_is_refused(tmp_path: Path, rate: int) -> None:
     file.setparams((1, 2, rate, 0, 'NONE', ''))
     file.writeframes(bytes(2000))
   with pytest.raises(media.UnreadableMedia, match=f'a sample rate of {rate} Hz'):
-    store._audio(tmp_path / 'a.wav', tmp_path / 'half' / 'a', {'low_hz': LOW, 'high_hz': HIGH}, lambda: None)
+    halves._audio(tmp_path / 'a.wav', tmp_path / 'half' / 'a', {'low_hz': LOW, 'high_hz': HIGH}, lambda: None)

@@ -16,7 +16,7 @@ import pytest
 import threadpoolctl
 
 from emo_jax.corpora.clip import Clip, content_hash
-from emo_jax.frontend import decoder, store
+from emo_jax.frontend import decoder, halves, store
 
 BAD = (sys.executable, str(pathlib.Path(__file__).with_name('bad_decoder.py')))
 SETTINGS: dict[str, Any] = {'sound': {'low_hz': 20.0, 'high_hz': 8000.0}}
@@ -63,7 +63,7 @@ def wait_for(condition: Callable[[], bool], *, seconds: float = 20) -> None:
 
 def prepared(path: pathlib.Path, folder: pathlib.Path, prepare: Callable[..., dict[str, Any]]) -> dict[str, Any]:
   clip = Clip('a', picture=None, sound=path, speaker='s', emotion='joy', corpus='made')
-  return store.prepare_clip(clip, {str(path): content_hash(path)}, str(folder), SETTINGS, prepare)
+  return halves.prepare_clip(clip, {str(path): content_hash(path)}, str(folder), SETTINGS, prepare)
 
 
 def contents(folder: pathlib.Path) -> dict[str, bytes]:
@@ -78,7 +78,7 @@ def test_a_child_makes_what_is_made_without_it(wav: pathlib.Path, tmp_path: path
   path = wav.rename(tmp_path / name)
   record = prepared(path, tmp_path / 'by child', functools.partial(decoder.prepare_half, limit=60))
   with threadpoolctl.threadpool_limits(1):  # children have one thread: the last bits of a matrix product hang on it
-    assert record == prepared(path, tmp_path / 'here', store.prepare_half)
+    assert record == prepared(path, tmp_path / 'here', halves.prepare_half)
   assert record['audio'] and record['reason'] == ''
   assert contents(tmp_path / 'by child') == contents(tmp_path / 'here')
 
@@ -96,12 +96,12 @@ def test_a_bad_file_is_answered_as_without_a_child(tmp_path: pathlib.Path) -> No
   path = tmp_path / os.fsdecode(b'no sound \xff.wav')
   path.write_bytes(b'words\n' * 100)
   record = prepared(path, tmp_path / 'by child', functools.partial(decoder.prepare_half, limit=60))
-  assert record == prepared(path, tmp_path / 'here', store.prepare_half)
+  assert record == prepared(path, tmp_path / 'here', halves.prepare_half)
   assert record['audio'] is None and 'cannot be opened' in record['reason']
 
 
 def test_what_is_in_the_store_needs_no_child(wav: pathlib.Path, tmp_path: pathlib.Path) -> None:
-  record = prepared(wav, tmp_path / 'store', store.prepare_half)
+  record = prepared(wav, tmp_path / 'store', halves.prepare_half)
   nobody = functools.partial(decoder.prepare_half, limit=60, command=('/nowhere',))
   assert prepared(wav, tmp_path / 'store', nobody) == record
 
@@ -170,12 +170,12 @@ def test_every_frame_and_every_block_of_sound_is_a_sign_of_life(
   beats = []
   wave = np.random.default_rng(0).integers(-9000, 9000, (1, 45 * 16000)).astype(np.int16)
   sound = encode(tmp_path / 'a.wav', wave=wave, sound='pcm_s16le', rate=16000)
-  store.prepare_half('audio', str(sound), f'{tmp_path}/s/a/a', SETTINGS['sound'], lambda: beats.append(0))
+  halves.prepare_half('audio', str(sound), f'{tmp_path}/s/a/a', SETTINGS['sound'], lambda: beats.append(0))
   assert len(beats) >= 45 / 10  # blocks of 10 s
   beats.clear()
   film = encode(tmp_path / 'a.mp4', images=[np.full((48, 64, 3), 90, np.uint8)] * 30)
   faces = {'detector': 'haar', 'every': 1, 'min_face': 0.2, 'hold': 1.0, 'size': (15, 11)}
-  store.prepare_half('faces', str(film), f'{tmp_path}/s/f/a', faces, lambda: beats.append(0))
+  halves.prepare_half('faces', str(film), f'{tmp_path}/s/f/a', faces, lambda: beats.append(0))
   assert len(beats) >= 30
 
 

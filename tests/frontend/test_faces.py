@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from emo_jax.frontend import faces, haar, media, store
+from emo_jax.frontend import faces, haar, halves, media
 from tests.frontend.portraits import portrait
 
 RATE = 30.0
@@ -363,7 +363,7 @@ SETTINGS: dict[str, Any] = {**SEARCH, 'every': 5, 'size': (30, 22)}
 
 def _prepared(path: pathlib.Path, target: pathlib.Path) -> dict[str, bytes]:
   """The files that the store makes of a film's faces."""
-  assert store.prepare_half('faces', str(path), str(target), SETTINGS)['reason'] == ''
+  assert halves.prepare_half('faces', str(path), str(target), SETTINGS)['reason'] == ''
   return {file.name: file.read_bytes() for file in target.parent.glob(f'{target.name}.npy')} | {
     name: array.tobytes() for name, array in np.load(target.with_suffix('.npz')).items()
   }
@@ -378,7 +378,7 @@ def test_a_film_that_is_decoded_twice_gives_the_same_bytes(
   monkeypatch.setattr(media, 'pictures', lambda *args: decoded.append(args[0]) or pictures(*args))
   once = _prepared(path, tmp_path / 'kept' / 'a')
   assert len(decoded) == 1
-  monkeypatch.setattr(store, 'KEPT', 10 * 270 * 360)
+  monkeypatch.setattr(halves, 'KEPT', 10 * 270 * 360)
   twice = _prepared(path, tmp_path / 'not_kept' / 'a')
   assert len(decoded) == 3
   assert once == twice and len(once['a.npy']) > 25 * 30 * 22 * 3
@@ -429,7 +429,7 @@ def test_of_a_long_film_few_frames_are_in_memory_at_once(
   detector(lambda i: [_at(0)])
   monkeypatch.setattr(media, 'pictures', pictures)
   monkeypatch.setattr(media, 'probe', lambda path: media.Streams(True, False, 0))
-  monkeypatch.setattr(store, 'KEPT', 10_000)
+  monkeypatch.setattr(halves, 'KEPT', 10_000)
   _prepared(tmp_path / 'a.mp4', tmp_path / 'store' / 'a')
   assert 10 <= max(most) <= 13
   assert len(np.load(tmp_path / 'store' / 'a.npy')) == 200

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from emo_jax.corpora.clip import Clip, content_hash
-from emo_jax.frontend import audio, haar, media, segments
-from emo_jax.frontend import store as stored
-from emo_jax.frontend.store import Store, append_npy, mend, prepare_clip, tidy
+from emo_jax.frontend import audio, haar, halves, media, segments
+from emo_jax.frontend.halves import prepare_clip
+from emo_jax.frontend.store import Store, append_npy, mend, tidy
 
 Encode = Callable[..., pathlib.Path]
 SETTINGS: dict[str, Any] = {
@@ -157,7 +157,7 @@ def test_a_film_whose_second_pass_breaks_off_is_cut(
   passes: Iterator[int | None] = iter([None, 20])
   pictures = media.pictures
   monkeypatch.setattr(media, 'pictures', lambda *args: iter(list(pictures(*args))[: next(passes)]))
-  monkeypatch.setattr(stored, 'KEPT', 0)
+  monkeypatch.setattr(halves, 'KEPT', 0)
   store = store_of(tmp_path / 'store', clip_of(path, None))
   assert store.table().frames.max() == 15 and len(store.table()) == 1  # 0.8 s, where 40 frames are 1.6 s
 
@@ -311,7 +311,7 @@ def test_while_a_clip_is_written_nothing_is_tidied_up(
 def test_a_store_of_another_version_is_other_folders(
   sound: Clip, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-  monkeypatch.setattr(stored, 'VERSIONS', {half: number - 1 for half, number in stored.VERSIONS.items()})
+  monkeypatch.setattr(halves, 'VERSIONS', {half: number - 1 for half, number in halves.VERSIONS.items()})
   old = prepared(sound, tmp_path / 'store')
   before = state(tmp_path / 'store')
   monkeypatch.undo()

@@ -15,8 +15,7 @@ import pytest
 
 from emo_jax.context import Experiment, Unusable
 from emo_jax.corpora.clip import Clip
-from emo_jax.frontend import decoder
-from emo_jax.frontend import store as stored
+from emo_jax.frontend import decoder, halves
 from emo_jax.steps import prepare
 from tests import tiny
 
@@ -73,7 +72,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
   def noted(half: str, path: str, *arguments: Any, limit: float) -> Answer:
     names.append(pathlib.Path(path).name)
-    return stored.prepare_half(half, path, *arguments)
+    return halves.prepare_half(half, path, *arguments)
 
   monkeypatch.setattr(decoder, 'prepare_half', noted)
   return names
@@ -166,7 +165,7 @@ def test_a_clip_whose_decoder_was_lost_is_tried_again_where_that_may_help(
   def prepare_half(half: str, path: str, target: str, settings: dict[str, Any], *, limit: float) -> Answer:
     name = pathlib.Path(path).name
     asked.append(name)
-    return dict(lost[name]) if name in lost else stored.prepare_half(half, path, target, settings)
+    return dict(lost[name]) if name in lost else halves.prepare_half(half, path, target, settings)
 
   monkeypatch.setattr(decoder, 'prepare_half', prepare_half)
   assert rejected(run(tmp_path / 'w', clips, limit=5.0)) == {'0.wav': 'crash', '1.wav': 'hang'}
@@ -235,7 +234,7 @@ def test_a_store_of_another_version_stays_beside_the_new_one(
   clips: list[Clip], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, decoded: list[str]
 ) -> None:
   with monkeypatch.context() as patch:
-    patch.setattr(stored, 'VERSIONS', {half: number - 1 for half, number in stored.VERSIONS.items()})
+    patch.setattr(halves, 'VERSIONS', {half: number - 1 for half, number in halves.VERSIONS.items()})
     old = run(tmp_path / 'w', clips)
   before = contents(old)
   new = run(tmp_path / 'w', clips)
