@@ -60,14 +60,7 @@ def check(config: Any, *, stages: Sequence[str], corpora: Sequence[str]) -> None
       raise ValueError(f'config.{field}={value!r}: use {" or ".join(map(str, values))}')
   if config.frontend.faces.detector == 'mtcnn':
     mtcnn.weights()
-  counts = ('audio', 'visual', 'fusion.rbm', 'fusion.finetune')
-  fields = [f'{part}.{name}' for part in counts for name in ('batch', 'epochs')] + ['log.every', 'save.every']
-  for field in [*fields, 'frontend.segments.length', 'frontend.segments.shift', 'fusion.rbm.cd_steps']:
-    value = _value(config, field)
-    if not isinstance(value, int) or value < 1:
-      raise ValueError(f'config.{field}={value!r}: a whole number of at least 1 is needed')
-  if not config.fusion.units or min(config.fusion.units) < 1:
-    raise ValueError(f'config.fusion.units={config.fusion.units!r}: at least one layer of at least one unit is needed')
+  _check_counts(config)
   fusion.check(config.fusion)
   _check_ranges(config)
   _check_executor(config.executor)
@@ -79,10 +72,21 @@ def check(config: Any, *, stages: Sequence[str], corpora: Sequence[str]) -> None
     optim.learning_rate(part.optim, jnp.zeros(()), jnp.ones(()))
 
 
+def _check_counts(config: Any) -> None:
+  batches = ('audio', 'visual', 'fusion.rbm', 'fusion.finetune')
+  fields = [f'{part}.{name}' for part in batches for name in ('batch', 'epochs')] + ['log.every', 'save.every']
+  fields += [f'frontend.{name}' for name in ('segments.length', 'segments.shift', 'faces.every')]
+  for field in [*fields, 'fusion.rbm.cd_steps']:
+    value = _value(config, field)
+    if not isinstance(value, int) or value < 1:
+      raise ValueError(f'config.{field}={value!r}: a whole number of at least 1 is needed')
+  if not config.fusion.units or min(config.fusion.units) < 1:
+    raise ValueError(f'config.fusion.units={config.fusion.units!r}: at least one layer of at least one unit is needed')
+
+
 def _check_ranges(config: Any) -> None:
   ranges = (
     ('executor.limit', 1, 86400),
-    ('frontend.faces.every', 1, math.inf),
     ('fusion.rbm.ais.temperatures', 1, math.inf),
     *((f'{part}.dropout', 0, 0.999) for part in TRAINED),
     ('frontend.faces.min_face', 0.01, 1),

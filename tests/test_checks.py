@@ -44,7 +44,7 @@ def test_what_can_run_is_accepted(changes: dict[str, Any]) -> None:
     ({'audio.shift_mel': 64}, r'audio\.shift_mel=64.*use 0 to 63'),
     ({'audio.z_score': 'after', 'audio.mask_time': 0, 'audio.mask_mel': 0, 'audio.shift_mel': 1}, 'frames or bands'),
     ({'visual.shift': -2}, r'visual\.shift=-2'),
-    ({'frontend.faces.every': 0}, r'faces\.every=0.*from 1'),
+    ({'frontend.faces.every': 0}, r'faces\.every=0.*whole number'),
     ({'frontend.faces.min_face': 0.0}, r'min_face=0\.0'),
     ({'fusion.rbm.learn_variance': True}, 'learn_variance needs gaussian visible units, not probability'),
     ({'fusion.visible': 'gaussian'}, r"scaling='modality' with config\.fusion\.visible='gaussian'"),
