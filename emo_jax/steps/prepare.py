@@ -127,9 +127,9 @@ def _sum_up(x: Experiment) -> None:
   told = f'prepare: {len(x.clips)} clips: {whole} whole, {len(odd)} halves or warned (warnings.csv), '
   told += f'{len(rejected)} rejected (rejected.csv)'
   reasons = collections.Counter(reason for _, reason in x.left_out)
-  told += ''.join(f'\n  and {count} files left out: {reason}' for reason, count in reasons.most_common(5))
+  told += ''.join(f'\n  left out {count}: {reason}' for reason, count in reasons.most_common(5))
   more = len(x.left_out) - sum(count for _, count in reasons.most_common(5))
-  print(told + f'\n  and {more} more' * (more > 0), file=sys.stderr)
+  print(told + f'\n  left out {more} more' * (more > 0), file=sys.stderr)
 
 
 @contextlib.contextmanager
