@@ -24,7 +24,7 @@ test-slow: .venv/installed
 benchmarks: .venv/installed
 	$(BIN)/python benchmarks/conv3d.py
 	$(BIN)/python benchmarks/rbm.py
-	$(BIN)/python benchmarks/prepare.py
+	$(BIN)/python -m benchmarks.prepare
 
 .venv/installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -1,6 +1,6 @@
 """Preparing clips against the plain recipe that a user would write: the same clips, in turn, in one run.
 
-  python benchmarks/prepare.py [--data=DIR] [--config=FILE] [--clips=N] [--parts=N] [--long=MINUTES]
+  python -m benchmarks.prepare [--data=DIR] [--config=FILE] [--clips=N] [--parts=N] [--long=MINUTES]
 
 The plain recipe: PyAV decodes, librosa makes the log-mel spectrogram and its deltas, OpenCV's Haar cascades look at
 every whole frame at scaleFactor 1.1 (frontalface_default; haarcascade_eye in the largest box), which is cut out and
