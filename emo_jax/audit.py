@@ -56,9 +56,8 @@ ROOT = flags.DEFINE_string('root', None, 'Where the media of the lists lie; the 
 
 def read_media(clips: Sequence[Clip]) -> tuple[list[set[str]], list[np.ndarray | None]]:
   """Of each clip the hashes of its files and the fingerprint of its sound, of what can be read."""
-  files = sorted({path for clip in clips for path in clip.files})
   threads = joblib.Parallel(n_jobs=-1, prefer='threads', return_as='generator')
-  hashes = dict(zip(files, threads(joblib.delayed(clip_list.content_hash)(path) for path in files), strict=True))
+  hashes = clip_list.content_hashes(clips)
   real = {path: {name} for path, name in hashes.items() if ':' not in name and name != EMPTY}
   sounds = sorted({clip.sound for clip in clips if clip.sound in real})  # None is not
   prints: dict[pathlib.Path | None, np.ndarray | None] = {}

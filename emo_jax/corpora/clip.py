@@ -6,6 +6,8 @@ import hashlib
 import pathlib
 from collections.abc import Iterable, Sequence
 
+import joblib
+
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
@@ -119,3 +121,10 @@ def content_hash(path: pathlib.Path) -> str:
       return hashlib.file_digest(file, 'sha256').hexdigest()
   except (OSError, ValueError) as error:  # ValueError: a name that no file can have
     return f'{getattr(error, "strerror", None) or error}: {path.name}'
+
+
+def content_hashes(clips: Iterable[Clip]) -> dict[pathlib.Path, str]:
+  """Media file -> hash of its content (`content_hash`), of all files of the clips, read in threads."""
+  files = sorted({path for clip in clips for path in clip.files})
+  threads = joblib.Parallel(n_jobs=-1, prefer='threads')
+  return dict(zip(files, threads(joblib.delayed(content_hash)(path) for path in files), strict=True))

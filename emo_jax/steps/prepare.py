@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-import joblib
 import numpy as np
 
 from emo_jax import stages
@@ -33,10 +32,8 @@ def prepare(x: Experiment) -> None:
     Unusable: the machine has to be seen to (a full disk, a missing package); or the folds cannot be trained on.
   """
   with _machine_failures(x.cache):
-    files = sorted({str(file) for clip in x.clips for file in clip.files})
-    pool = joblib.Parallel(n_jobs=-1, prefer='threads')
-    hashes = dict(zip(files, pool(joblib.delayed(clip_list.content_hash)(pathlib.Path(f)) for f in files), strict=True))
-    x.records = _records(x, hashes)
+    hashes = clip_list.content_hashes(x.clips)
+    x.records = _records(x, {str(path): name for path, name in hashes.items()})
   open_store(x)
   with _machine_failures(x.workdir):
     report.write_rejected(x)
