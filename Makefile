@@ -23,7 +23,9 @@ test-slow: .venv/installed
 
 benchmarks: .venv/installed
 	$(BIN)/python benchmarks/conv3d.py
-	$(BIN)/python benchmarks/rbm.py
+	$(BIN)/python -m benchmarks.train_step
+	$(BIN)/python -m benchmarks.features
+	$(BIN)/python -m benchmarks.rbm
 	$(BIN)/python -m benchmarks.prepare
 
 .venv/installed: setup.cfg pyproject.toml constraints.txt

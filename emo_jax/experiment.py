@@ -64,7 +64,7 @@ def look_over(config: Any, workdir: str) -> Experiment:
     balance = leaks.balance(clips, np.array([x.sides(fold) for fold in folds]))
     if balance.examples:
       x.warnings.append('; '.join((balance.said, *balance.examples)))
-    for modality in networks.NETWORKS:
+    for modality in networks.MODALITIES:
       networks.check(x, modality)
   except (ValueError, ModuleNotFoundError) as error:
     raise Unusable(str(error)) from error

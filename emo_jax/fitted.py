@@ -12,7 +12,6 @@ import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import jax
 import numpy as np
 
 from emo_jax.context import Experiment, Unusable
@@ -20,8 +19,8 @@ from emo_jax.evaluation import svm
 from emo_jax.evaluation.leaks import EXAMPLES, Finding, counted
 from emo_jax.models import dbn
 from emo_jax.report.report import MEANING
-from emo_jax.steps import decide, fusion, networks, prepare
-from emo_jax.training import checkpoint, supervised
+from emo_jax.steps import decide, fusion, networks, prepare, start
+from emo_jax.training import checkpoint
 
 Arrays = dict[str, np.ndarray]
 EXACT, SUMMED = 1e-6, 1e-4  # of the largest value; sums over clips hang on the number of devices
@@ -57,7 +56,7 @@ def reopen(x: Experiment) -> None:
 
 def findings(x: Experiment) -> Iterator[Finding]:
   """What was fitted, fold by fold, and to whom. An experiment that ended early has less to look at."""
-  for modality in networks.NETWORKS:
+  for modality in networks.MODALITIES:
     if f'{modality}_net' in x.made:
       yield trained_on(x, modality)
       yield _compared(f'{modality} statistics', x, SUMMED, functools.partial(network_statistics, modality=modality))
@@ -90,15 +89,11 @@ def trained_on(x: Experiment, modality: str) -> Finding:
 
 def network_statistics(x: Experiment, number: int, *, modality: str) -> tuple[Arrays, Arrays]:
   """The statistics that standardise a network's images: as saved, and of the fold's training segments."""
-  network, _ = networks.NETWORKS[modality](x.config[modality], classes=len(x.classes))
-  like = {
-    'params': jax.eval_shape(lambda: networks.initial_params(x, modality)),
-    'statistics': networks.statistics_like(x, modality),
-  }
-  saved = checkpoint.load(x.made[f'{modality}_net'][number] / 'network', like)['statistics']
+  folder = x.made[f'{modality}_net'][number] / 'network'
+  saved = checkpoint.load(folder, start.variables_like(x, modality))['statistics']
   rows = x.rows(x.folds[number], (modality,), 'train')
-  read = networks.reader(x, modality, x.segments.take(rows))
-  return saved, supervised.image_statistics(network, read, len(rows), batch=x.config[modality].batch)
+  read = start.reader(x, modality, x.segments.take(rows))
+  return saved, start.statistics(x, modality, read, len(rows))
 
 
 def fusion_scaler(x: Experiment, number: int) -> tuple[Arrays, Arrays]:

@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
 from scipy.io import wavfile
@@ -23,8 +22,8 @@ from emo_jax.corpora import demo, lists
 from emo_jax.evaluation import svm
 from emo_jax.frontend import media
 from emo_jax.models import dbn
-from emo_jax.steps import decide, networks
-from emo_jax.training import checkpoint, supervised
+from emo_jax.steps import decide, networks, start
+from emo_jax.training import checkpoint
 from tests.tiny import get_config
 
 REPO = pathlib.Path(__file__).parents[1]
@@ -101,11 +100,8 @@ def _plant(x: Experiment) -> None:
   fold, everybody = x.folds[0], ('train', 'held', 'test')
   for modality in ('audio', 'visual'):
     folder, rows = x.made[f'{modality}_net'][0] / 'network', x.rows(fold, (modality,), *everybody)
-    network, _ = networks.NETWORKS[modality](x.config[modality], classes=4)
-    params = jax.eval_shape(lambda: networks.initial_params(x, modality))  # noqa: B023
-    tree = checkpoint.load(folder, {'params': params, 'statistics': networks.statistics_like(x, modality)})
-    read = networks.reader(x, modality, x.segments.take(rows))
-    tree['statistics'] = supervised.image_statistics(network, read, len(rows), batch=6)
+    tree = checkpoint.load(folder, start.variables_like(x, modality))
+    tree['statistics'] = start.statistics(x, modality, start.reader(x, modality, x.segments.take(rows)), len(rows))
     checkpoint.save(folder, tree)
   for number, other in enumerate(x.folds):  # the ends of all features together: only some test clips reach beyond
     rows = x.rows(other, ('audio', 'visual'), *everybody)

@@ -122,7 +122,8 @@ def scaled_faces(faces: jax.Array, *, scaling: str) -> jax.Array:
   Args:
     faces: uint8 or float [B, 16, h, w, 3]; for 'clip' [B, 17, h, w, 3], the clip's mean face before the frames.
     scaling: 'fixed' maps 0..255 to -1..1; 'segment' gives each channel of each segment mean 0 and deviation 1, which
-      takes much of the speaker's skin and light away; 'clip' takes the clip's mean face away, which leaves what moves.
+      takes much of the speaker's skin and light away; 'clip' takes the clip's mean face away, which leaves what moves;
+      'published' leaves pixels as they are, for the contract of published weights.
 
   Raises:
     ValueError: another word.
@@ -132,8 +133,10 @@ def scaled_faces(faces: jax.Array, *, scaling: str) -> jax.Array:
     return faces / 127.5 - 1
   if scaling == 'clip':
     return (faces[:, 1:] - faces[:, :1]) / 127.5
+  if scaling == 'published':
+    return faces
   if scaling == 'segment':
     axes = (1, 2, 3)
     spread = jnp.std(faces, axes, keepdims=True)
     return (faces - jnp.mean(faces, axes, keepdims=True)) / jnp.maximum(spread, 1.0)
-  raise ValueError(f'visual.scaling={scaling!r}: use fixed, segment or clip')
+  raise ValueError(f'visual.scaling={scaling!r}: use fixed, segment, clip or published')

@@ -94,8 +94,10 @@ def free_energy(params: Params, visible: jax.Array, units: Units) -> jax.Array:
   return jnp.sum(own, -1) - jnp.sum(hidden, -1)
 
 
-def free_energy_gradient(params: Params, visible: jax.Array, mask: jax.Array, units: Units) -> Params:
-  """Gradient of the sum of F over rows, by its sufficient statistics.
+def free_energy_gradient(
+  params: Params, visible: jax.Array, weight: jax.Array, units: Units, hidden: jax.Array | None = None
+) -> Params:
+  """Gradient of the weighted sum of F over rows, by its sufficient statistics.
 
   What does not depend on v is left out (b / s of real visible biases): it cancels in contrastive divergence.
 
@@ -103,18 +105,19 @@ def free_energy_gradient(params: Params, visible: jax.Array, mask: jax.Array, un
 
   Args:
     visible: [B, V].
-    mask: [B], 0 leaves a row out.
+    weight: [B], of each row; 0 leaves one out.
+    hidden: [B, H], the rows' hidden means where they are known.
   """
-  hidden = hidden_mean(params, visible, units) * mask[:, None]
+  hidden = (hidden_mean(params, visible, units) if hidden is None else hidden) * weight[:, None]
   given = visible / _variance(params)
   gradient = {
     'weights': -given.T @ hidden,
-    'visible_bias': -mask @ given,
+    'visible_bias': -weight @ given,
     'hidden_bias': -jnp.sum(hidden, 0),
   }
   if 'log_variance' in params:
     apart = jnp.square(visible - params['visible_bias']) / (2 * _variance(params))
-    gradient['log_variance'] = jnp.sum(given * (hidden @ params['weights'].T), 0) - mask @ apart
+    gradient['log_variance'] = jnp.sum(given * (hidden @ params['weights'].T), 0) - weight @ apart
   return gradient
 
 

@@ -12,7 +12,7 @@ from emo_jax.models import dbn, rbm
 from emo_jax.steps.networks import load_features
 from emo_jax.training import autoencoder, batches, checkpoint, contrastive, supervised
 
-VERSION = 3  # raised when this code changes its result
+VERSION = 4  # raised when this code changes its result
 BOTH = ('audio', 'visual')
 
 

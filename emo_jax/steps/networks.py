@@ -1,86 +1,63 @@
 """Steps 2 to 4: the audio net and the visual net of every fold, then the features that both give (method.md A3)."""
 
 import dataclasses
+import json
 import pathlib
+import sys
 from collections.abc import Callable
 from typing import Any, cast
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from emo_jax import provenance
 from emo_jax.context import Experiment
-from emo_jax.frontend.segments import Segments
-from emo_jax.training import batches, checkpoint, rngs, supervised
+from emo_jax.models import pretrained
+from emo_jax.steps import frozen, start
+from emo_jax.training import batches, checkpoint, supervised
 
-VERSION = {'audio_net': 1, 'visual_net': 1, 'features': 2}  # raised when the code changes a result
-NETWORKS = {'audio': supervised.audio_network, 'visual': supervised.visual_network}
-
-
-def initial_params(x: Experiment, modality: str) -> Any:
-  """The network's parameters before training, the same in every fold."""
-  _, model = NETWORKS[modality](x.config[modality], classes=len(x.classes))
-  size = x.config[modality].size
-  shape = (1, size, size, 3) if modality == 'audio' else (1, 16, size, size, 3)
-  return model.init(rngs.stream(x.nets_seed, modality, 'init'), jnp.zeros(shape))['params']
-
-
-def row_like(x: Experiment, modality: str) -> Any:
-  """The shape of one row of a network's input, as the store gives it."""
-  if modality == 'audio':
-    return jax.ShapeDtypeStruct((1, 64, x.config.frontend.segments.length), np.float32)
-  frames = 17 if x.config.visual.scaling == 'clip' else 16
-  return jax.ShapeDtypeStruct((1, frames, *x.config.frontend.faces.size, 3), np.uint8)
-
-
-def statistics_like(x: Experiment, modality: str) -> Any:
-  """The shapes of the statistics that a network's images are standardised by."""
-  network, _ = NETWORKS[modality](x.config[modality], classes=len(x.classes))
-  size = jax.eval_shape(network.images, row_like(x, modality)).shape[2:]
-  return {name: jax.ShapeDtypeStruct(size, np.float32) for name in ('mean', 'deviation')}
+VERSION = {'audio_net': 2, 'visual_net': 2, 'features': 3}  # raised when the code changes a result
+MODALITIES = ('audio', 'visual')
 
 
 def check(x: Experiment, modality: str) -> None:
   """Traces the network on a row as the store gives it, with keys as in training: a wrong word or size is found here.
 
   Raises:
-    ValueError: a config value that the network refuses.
+    ValueError: a config value that the network refuses, or weights that do not fit it.
+    ModuleNotFoundError: weights of a package that is not installed.
   """
-  network, _ = NETWORKS[modality](x.config[modality], classes=len(x.classes))
+  weights, like = start.published(x, modality), start.variables_like(x, modality)
+  if weights:
+    pretrained.start(like['params'], weights)
   keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
-  params = jax.eval_shape(lambda: initial_params(x, modality))
-  variables = {'params': params, 'statistics': statistics_like(x, modality)}
-  jax.eval_shape(network.forward, variables, row_like(x, modality), keys)
-
-
-def reader(x: Experiment, modality: str, table: Segments) -> supervised.Read:
-  """rows of `table` -> the network's input, from the store."""
-  read = x.store.audio if modality == 'audio' else x.store.faces
-  if modality == 'visual' and x.config.visual.scaling == 'clip':
-    read = lambda wanted: np.concatenate([x.store.mean_faces(wanted), x.store.faces(wanted)], axis=1)
-  return lambda rows: read(table.take(rows))
+  jax.eval_shape(start.modality_of(x, modality).whole.forward, like, start.row_like(x, modality), keys)
 
 
 def train_networks(x: Experiment, modality: str) -> None:
-  """Trains one network a fold on the training segments that have its modality."""
+  """Trains one network a fold on the training segments that have its modality, from random or published weights."""
   config, name = x.config[modality], f'{modality}_net'
   needed = ('audio',) if modality == 'audio' else ('audio', 'faces')  # the sound says where the windows are
-  network, _ = NETWORKS[modality](config, classes=len(x.classes))
   rows = [x.rows(fold, (modality,), 'train') for fold in x.folds]
   held = [x.rows(fold, (modality,), 'held') for fold in x.folds]
   choosing = config.select == 'held'
   steps = [config.epochs * batches.steps_per_epoch(len(of_fold), config.batch) for of_fold in rows]
+  weights = start.published(x, modality)
+  params, report = start.initial_params(x, modality)
+  if report:
+    print(f'{name}: {report}', file=sys.stderr)
+    provenance.note(x.workdir, event='weights', modality=modality, **report.to_dict())
 
   def work(folder: pathlib.Path, number: int, tick: Callable[[int], Any]) -> None:
-    table = x.segments.take(rows[number])
-    read = reader(x, modality, table)
-    statistics = supervised.image_statistics(network, read, len(table), batch=config.batch)
-    variables = supervised.train(
-      network,
-      {'params': jax.jit(lambda: initial_params(x, modality))(), 'statistics': statistics},
-      read,
+    read = start.reader(x, modality, x.segments.take(rows[number]))
+    variables = {'params': params, 'statistics': start.statistics(x, modality, read, len(rows[number]))}
+    part, learning, of_rows = learner(x, modality, variables)
+    learnt = supervised.train(
+      part,
+      learning,
+      of_rows(rows[number]),
       x.labels(rows[number]),
-      held=(reader(x, modality, x.segments.take(held[number])), x.labels(held[number])) if choosing else None,
+      held=(of_rows(held[number]), x.labels(held[number])) if choosing else None,
       batch=config.batch,
       epochs=config.epochs,
       optim_config=config.optim,
@@ -90,13 +67,15 @@ def train_networks(x: Experiment, modality: str) -> None:
       folder=folder / 'scratch' / 'checkpoints',
       watch=x.watch(tick),
     )
-    checkpoint.save(folder / 'network', variables)
+    checkpoint.save(folder / 'network', {**variables, 'params': {**params, **learnt['params']}})
+    if report:
+      (folder / 'pretrained.json').write_text(json.dumps(report.to_dict(), indent=1) + '\n')
 
   contents = lambda of_fold: x.contents(np.unique(x.segments.clip[of_fold]), needed)
   keys = [
     {
       'version': VERSION[name],
-      'config': config.to_dict(),
+      'config': {**config.to_dict(), 'init': weights.sha256 if weights else 'random'},
       'seed': x.nets_seed,
       'segments': x.config.frontend.segments.to_dict(),
       'classes': x.classes,
@@ -108,20 +87,32 @@ def train_networks(x: Experiment, modality: str) -> None:
   x.make_folds(name, keys, work, steps, 'step')
 
 
+def learner(
+  x: Experiment, modality: str, variables: Any
+) -> tuple[supervised.Network, Any, Callable[[np.ndarray], supervised.Read]]:
+  """The part of a network that is trained, its variables, and how to read its input for some segments.
+
+  With config.<modality>.trained='all' that is the whole network and the store.
+  """
+  network = start.modality_of(x, modality)
+  if x.config[modality].trained == 'all':
+    return network.whole, variables, lambda rows: start.reader(x, modality, x.segments.take(rows))
+  folder = frozen.run(x, modality, variables)
+  params = frozen.trained(x, modality, variables['params'])
+  return network.rest, {'params': params, 'statistics': {}}, lambda rows: frozen.reader(folder, rows)
+
+
 def extract_features(x: Experiment) -> None:
-  """fc7 and logits of both networks for every segment of a fold's clips: train, held and test."""
+  """fc7 (or what stands in its place) and logits of both networks for every segment of a fold: train, held and test."""
   sides = ('train', 'held', 'test')
-  networks = {m: NETWORKS[m](x.config[m], classes=len(x.classes))[0] for m in NETWORKS}
-  rows = [{m: x.rows(fold, (m,), *sides) for m in NETWORKS} for fold in x.folds]
+  rows = [{m: x.rows(fold, (m,), *sides) for m in MODALITIES} for fold in x.folds]
 
   def work(folder: pathlib.Path, number: int, tick: Callable[[int], Any]) -> None:
-    for modality, network in networks.items():
-      wanted = rows[number][modality]
-      like = {'params': jax.eval_shape(lambda: initial_params(x, modality))}  # noqa: B023
-      like['statistics'] = statistics_like(x, modality)
-      variables = checkpoint.load(x.made[f'{modality}_net'][number] / 'network', like)
-      read = reader(x, modality, x.segments.take(wanted))
-      logits, features = supervised.predict(network, variables, read, len(wanted), batch=x.config[modality].batch)
+    for modality, wanted in rows[number].items():
+      network = x.made[f'{modality}_net'][number] / 'network'
+      part, variables, of_rows = learner(x, modality, checkpoint.load(network, start.variables_like(x, modality)))
+      batch = x.config[modality].batch
+      logits, features = supervised.predict(part, variables, of_rows(wanted), len(wanted), batch=batch)
       for what, array in (('rows', wanted), ('logits', logits), ('features', features)):
         np.save(folder / f'{modality}_{what}.npy', array)
       tick(len(wanted))
@@ -130,7 +121,7 @@ def extract_features(x: Experiment) -> None:
   keys = [
     {
       'version': VERSION['features'],
-      'networks': [x.made[f'{m}_net'][number].name for m in NETWORKS],
+      'networks': [x.made[f'{m}_net'][number].name for m in MODALITIES],
       # Rows and clips are stored by their places in the lists of all, so all of them is what they depend on.
       'segments': x.segments.digest(),
       'clips': x.contents(range(len(x.clips)), ('audio', 'faces')),

@@ -1,13 +1,21 @@
-"""Which rows make up a batch: pure in (seed, step), so that resuming needs no iterator state."""
+"""Which rows make up a batch: pure in (seed, step), so that resuming needs no iterator state. And batches made ahead
+of their use.
+"""
 
+import collections
+import concurrent.futures
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 import numpy as np
 
 from emo_jax.training import rngs
 
 Rows = tuple[np.ndarray, np.ndarray]
+_Item = TypeVar('_Item')
+_Made = TypeVar('_Made')
 
 
 def steps_per_epoch(count: int, batch: int) -> int:
@@ -50,6 +58,34 @@ def cyclic_rows(count: int, batch: int, *, padded_to: int) -> Callable[[int], Ro
   """The rows of each training step, every epoch in the same order, as the author's script has it (method.md A4)."""
   per_epoch = steps_per_epoch(count, batch)
   return lambda step: padded(np.arange(count)[step % per_epoch * batch :][:batch], padded_to)
+
+
+@contextlib.contextmanager
+def ahead(make: Callable[[_Item], _Made], items: Iterable[_Item], *, depth: int = 2) -> Iterator[Iterator[_Made]]:
+  """What `make` makes of each item, in their order: while one is in use, a background thread makes the next ones.
+
+  Args:
+    make: called for one item at a time. What it raises is raised where the item's turn comes.
+    items: what to make something of.
+    depth: how many are made ahead, and kept, at most.
+
+  The thread ends with the context, however that is left.
+  """
+  worker = concurrent.futures.ThreadPoolExecutor(max_workers=1)
+
+  def in_turn() -> Iterator[_Made]:
+    begun: collections.deque[concurrent.futures.Future[_Made]] = collections.deque()
+    for item in items:
+      begun.append(worker.submit(make, item))
+      if len(begun) > depth:
+        yield begun.popleft().result()
+    while begun:
+      yield begun.popleft().result()
+
+  try:
+    yield in_turn()
+  finally:
+    worker.shutdown(cancel_futures=True)
 
 
 def rows_in_order(count: int, batch: int) -> list[Rows]:

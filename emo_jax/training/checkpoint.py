@@ -4,6 +4,7 @@ States are saved as numpy copies, so any topology restores them.
 """
 
 import contextlib
+import hashlib
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -64,6 +65,15 @@ def checkpoints(folder: pathlib.Path) -> Iterator[Checkpoints]:
     manager.wait_until_finished()
 
 
+def digest(tree: Tree) -> str:
+  """16 hex digits that name a tree of arrays by its content."""
+  content = hashlib.sha256()
+  for path, leaf in jax.tree_util.tree_leaves_with_path(_on_host(tree)):
+    content.update(f'{jax.tree_util.keystr(path)} {leaf.dtype}{leaf.shape}'.encode())
+    content.update(np.ascontiguousarray(leaf).data)
+  return content.hexdigest()[:16]
+
+
 def save(folder: pathlib.Path, tree: Tree) -> None:
   """Saves a finished tree of arrays; what an interrupted run left there is replaced."""
   with ocp.StandardCheckpointer() as saver:
@@ -79,3 +89,9 @@ def load(folder: pathlib.Path, like: Tree) -> Tree:
   like = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
   with ocp.StandardCheckpointer() as loader:
     return _fitting(folder, _on_host(loader.restore(folder.absolute(), like)), like)
+
+
+def read(folder: pathlib.Path) -> Tree:
+  """Reads whatever tree `save` wrote, as numpy arrays."""
+  with ocp.StandardCheckpointer() as loader:
+    return _on_host(loader.restore(folder.absolute()))

@@ -78,16 +78,18 @@ def _update(state: Tree, batch: Tree, key: jax.Array, *, config: Any, units: rbm
     samples, after = rbm.gibbs(params, after, keys, units, number)
   rebuilt = rbm.visible_mean(params, hidden, units) if config.persistent else samples
   error = jnp.mean(jnp.square(data - rebuilt), -1)
-  sums, active, chains, positive, negative = parallel.total(
+  sums, active, chains = parallel.total(
     (
       {'count': jnp.sum(mask), 'reconstruction_error': jnp.sum(error * mask)},
       mask @ hidden,
       jnp.sum(weight),
-      rbm.free_energy_gradient(params, data, mask, units),
-      rbm.free_energy_gradient(params, samples, weight, units),
     )
   )
-  gradient = jax.tree.map(lambda p, n: p / sums['count'] - n / chains, positive, negative)
+  # The mean over data less that over samples, in one sum over the rows of both: one product as large as the weights.
+  rows = jnp.concatenate([data, samples])
+  rows_hidden = jnp.concatenate([hidden, rbm.hidden_mean(params, samples, units)])
+  share = jnp.concatenate([mask / sums['count'], -weight / chains])
+  gradient = parallel.total(rbm.free_energy_gradient(params, rows, share, units, rows_hidden))
   gradient['weights'] += config.weight_decay * params['weights']
   gradient['hidden_bias'] += config.sparsity.cost * (active / sums['count'] - config.sparsity.target)
 

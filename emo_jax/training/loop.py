@@ -1,8 +1,8 @@
 """The training loop: every network, RBM and fine-tuning runs through it.
 
 Order of an iteration, fixed: batch, step, (metrics every `log_every`: fetch, check, write), (at the end of an epoch:
-`after_epoch`), (checkpoint every `save_every`). A run that was interrupted goes on after its last checkpoint and ends
-in the same bytes.
+`after_epoch`), (checkpoint every `save_every`). The next batches are made and placed on the devices meanwhile, in a
+thread. A run that was interrupted goes on after its last checkpoint and ends in the same bytes.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from emo_jax.training import checkpoint, parallel
+from emo_jax.training import batches, checkpoint, parallel
 from emo_jax.training.metrics import Metrics
 
 Tree = Any
@@ -80,7 +80,8 @@ def fit(
   Args:
     step: compiled (state, batch, key) -> (state, sums); sums hold 'count' and summed metrics.
     state: the initial state, a dict of trees of arrays with 'params' and 'step'; used unless a checkpoint is found.
-    batch_at: step -> host arrays [G, ...]; pure, so that resuming needs no more than the step.
+    batch_at: step -> host arrays [G, ...]; pure, so that resuming needs no more than the step. It is called some steps
+      ahead, in another thread; what it raises is raised when its step's turn comes.
     key: of this training's random stream; the step folds its number in.
     steps: to reach.
     name, folder: of the training, for metrics and messages; of its checkpoints.
@@ -92,21 +93,21 @@ def fit(
     FloatingPointError: a metric or a parameter became NaN or infinite.
   """
   with checkpoint.checkpoints(folder) as saved:
-    state = saved.restore(state)
+    state = jax.device_get(saved.restore(state))  # of device arrays a copy: a step gives up what it is given
     first = int(state['step'])
     watch.tick(first)
     state, key = parallel.replicate((state, key))
     sums: list[Tree] = []
-    for number in range(first, steps):
-      state, summed = step(state, parallel.shard(batch_at(number)), key)
-      sums.append(summed)
-      done = number + 1
-      if done % watch.log_every == 0 or done % watch.save_every == 0 or done == steps:
-        _report(name, done - len(sums), sums, watch)
-        watch.tick(len(sums))
-        sums = []
-      if after_epoch is not None and done % epoch_steps == 0:
-        state = after_epoch(done, state)
-      if done % watch.save_every == 0 and done < steps:
-        saved.save(done, _finite(state, name, done))
+    with batches.ahead(lambda number: parallel.shard(batch_at(number)), range(first, steps)) as placed:
+      for done, batch in enumerate(placed, start=first + 1):
+        state, summed = step(state, batch, key)
+        sums.append(summed)
+        if done % watch.log_every == 0 or done % watch.save_every == 0 or done == steps:
+          _report(name, done - len(sums), sums, watch)
+          watch.tick(len(sums))
+          sums = []
+        if after_epoch is not None and done % epoch_steps == 0:
+          state = after_epoch(done, state)
+        if done % watch.save_every == 0 and done < steps:
+          saved.save(done, _finite(state, name, done))
     return _finite(state, name, steps)

@@ -20,9 +20,10 @@ def device_count() -> int:
   return jax.local_device_count()
 
 
-def rows_a_step(batch: int) -> int:
-  """The global batch, rounded up to whole rows on every device (the rows added are masked)."""
-  return -(-batch // device_count()) * device_count()
+def rows_a_step(batch: int, *, parts: int = 1) -> int:
+  """The global batch, rounded up to whole rows in every part of every device's batch (the rows added are masked)."""
+  whole = device_count() * parts
+  return -(-batch // whole) * whole
 
 
 def _place(tree: Tree, spec: PartitionSpec) -> Tree:
@@ -80,9 +81,9 @@ def predict_step(step: Callable[[Tree, Tree], Tree]) -> Callable[[Tree, Tree], T
   return gathered
 
 
-def sum_step(step: Callable[[Tree], Tree]) -> Callable[[Tree], Tree]:
-  """Maps batch -> sums over the devices and adds them up."""
-  return jax.pmap(lambda batch: total(step(batch)), axis_name=AXIS, out_axes=None)
+def sum_step(step: Callable[[Tree, Tree], Tree]) -> Callable[[Tree, Tree], Tree]:
+  """Maps (shared, batch) -> sums over the devices and adds them up."""
+  return jax.pmap(lambda shared, batch: total(step(shared, batch)), axis_name=AXIS, in_axes=(None, 0), out_axes=None)
 
 
 def describe() -> dict[str, Any]:

@@ -1,26 +1,21 @@
 """Learning from labels: both networks on segments, and the DBN's fine-tuning (pipeline steps: audio, visual net)."""
 
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import scipy.special
 
-from emo_jax.models import inputs
-from emo_jax.models.alexnet import AlexNet
-from emo_jax.models.c3d import C3D
 from emo_jax.training import batches, loop, optim, parallel, rngs
 
 Tree = Any
 Read = Callable[[np.ndarray], np.ndarray]  # rows [G] -> the network's input [G, ...]
 Labelled = tuple[Read, np.ndarray]  # rows, and their class indices, int [N]
 Forward = Callable[[Tree, jax.Array, jax.Array | None], tuple[jax.Array, jax.Array]]
-AUGMENT = 100  # told apart from the dropout layers' numbers when folded into a row's key
 
 
 class Network(NamedTuple):
@@ -31,30 +26,76 @@ class Network(NamedTuple):
       and 'statistics' (arrays fitted to training rows and not learnt, possibly none).
     images: input [B, ...] -> [B, K, h, w, 3], what the statistics are of.
     train_step, predict_step: mapped over the devices.
+    accumulate: parts that a device's rows of a training step are taken in.
   """
 
   forward: Forward
   images: Callable[[jax.Array], jax.Array]
   train_step: Callable[..., tuple[Tree, Tree]]
   predict_step: Callable[[Tree, Tree], Tree]
+  accumulate: int
 
 
-def build(forward: Forward, images: Callable[[jax.Array], jax.Array], optim_config: Any) -> Network:
-  """Compiles a forward function into training and prediction steps."""
-  direction = optim.direction(optim_config)
+def build(
+  forward: Forward, images: Callable[[jax.Array], jax.Array], optim_config: Any, *, accumulate: int = 1
+) -> Network:
+  """Compiles a forward function into training and prediction steps.
+
+  Args:
+    forward, images: as Network has them.
+    optim_config: see optim.direction.
+    accumulate: parts that a device's rows of a training step are taken in, one after the other, where the activations
+      of all do not fit its memory. The update is the same, to float error.
+
+  Raises:
+    ValueError: accumulate is less than 1.
+  """
+  if accumulate < 1:
+    raise ValueError(f'accumulate={accumulate}: a batch has 1 part or more')
+  gradient, updated = _gradient_step(forward, parts=accumulate), _update_step(optim_config)
 
   def train_step(state: Tree, batch: Tree, key: jax.Array) -> tuple[Tree, Tree]:
-    keys = rngs.row_keys(key, state['step'], batch['row'])
+    numbers = (parallel.replicate(np.int32(number)) for number in range(accumulate))
+    return updated(state, functools.reduce(_added, (gradient((state, key, number), batch) for number in numbers)))
+
+  def predict_step(variables: Tree, batch: Tree) -> Tree:
+    return forward(variables, batch['input'], None)
+
+  return Network(forward, images, train_step, parallel.predict_step(predict_step), accumulate)
+
+
+def _gradient_step(forward: Forward, *, parts: int) -> Callable[[Tree, Tree], tuple[Tree, Tree]]:
+  """((state, key, number of the part), batch) -> gradient and metrics, summed over that part of each device's rows.
+
+  The parts are told apart here, not by a loop within one program: on CPU, XLA's convolutions have gradients that take
+  20 times as long in a loop.
+  """
+
+  @parallel.sum_step
+  def gradient(shared: tuple[Tree, jax.Array, jax.Array], batch: Tree) -> tuple[Tree, Tree]:
+    state, key, number = shared
+    part = jax.tree.map(lambda rows: rows.reshape(parts, -1, *rows.shape[1:])[number], batch)
+    keys = rngs.row_keys(key, state['step'], part['row'])
 
     def loss_sum(params: Tree) -> tuple[jax.Array, jax.Array]:
-      logits, _ = forward({'params': params, 'statistics': state['statistics']}, batch['input'], keys)
-      losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch['label'])
-      return jnp.sum(losses * batch['mask']), logits
+      logits, _ = forward({'params': params, 'statistics': state['statistics']}, part['input'], keys)
+      losses = optax.softmax_cross_entropy_with_integer_labels(logits, part['label'])
+      return jnp.sum(losses * part['mask']), logits
 
-    (loss, logits), gradient = jax.value_and_grad(loss_sum, has_aux=True)(state['params'])
-    right = (jnp.argmax(logits, -1) == batch['label']) * batch['mask']
-    sums = {'count': jnp.sum(batch['mask']), 'loss': loss, 'accuracy': jnp.sum(right)}
-    gradient, sums = parallel.total((gradient, sums))
+    (loss, logits), of_loss = jax.value_and_grad(loss_sum, has_aux=True)(state['params'])
+    right = (jnp.argmax(logits, -1) == part['label']) * part['mask']
+    return of_loss, {'count': jnp.sum(part['mask']), 'loss': loss, 'accuracy': jnp.sum(right)}
+
+  return gradient
+
+
+def _update_step(optim_config: Any) -> Callable[[Tree, tuple[Tree, Tree]], tuple[Tree, Tree]]:
+  """(state, summed gradient and metrics) -> (state, metrics), the same on every device. The old state is given up."""
+  direction = optim.direction(optim_config)
+
+  @functools.partial(jax.jit, donate_argnums=0)
+  def updated(state: Tree, summed: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
+    gradient, sums = summed
     gradient = jax.tree.map(lambda g: g / sums['count'], gradient)
     updates, opt = direction.update(gradient, state['opt'], state['params'])
     rate = optim.learning_rate(optim_config, state['step'], state['steps'])
@@ -64,66 +105,12 @@ def build(forward: Forward, images: Callable[[jax.Array], jax.Array], optim_conf
       state['epoch'] = jax.tree.map(jnp.add, state['epoch'], sums)
     return state, sums
 
-  def predict_step(variables: Tree, batch: Tree) -> Tree:
-    return forward(variables, batch['input'], None)
-
-  return Network(forward, images, parallel.train_step(train_step), parallel.predict_step(predict_step))
+  return updated
 
 
-def apply(model: nn.Module, variables: Tree, x: jax.Array, keys: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-  """The model with these variables' parameters: logits [B, C], features [B, F]."""
-  return cast(tuple[jax.Array, jax.Array], model.apply({'params': variables['params']}, x, keys))
-
-
-def augment_keys(keys: jax.Array) -> jax.Array:
-  """[B] keys for augmentation, apart from those of dropout."""
-  return jax.vmap(lambda key: jax.random.fold_in(key, AUGMENT))(keys)
-
-
-def audio_network(config: Any, *, classes: int) -> tuple[Network, AlexNet]:
-  """AlexNet on sound images: deltas, z-score by training statistics on the 64 x 64 map, masks, resize.
-
-  With config.z_score 'after', as in the script, the resize comes before the z-score, whose statistics are then of
-  [size, size] maps. Masks are in frames and bands, so checks.check refuses them there.
-  """
-  after = config.z_score == 'after'
-  model = AlexNet(classes, width=config.width, form=config.form, norm=config.norm, dropout=config.dropout)
-
-  def sound_images(log_mel: jax.Array) -> jax.Array:
-    images = inputs.sound_image(log_mel, points=config.deltas)
-    images = inputs.resized(images, config.size) if after else images
-    return images[:, None]  # the axis that a face clip's frames have
-
-  def forward(variables: Tree, log_mel: jax.Array, keys: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-    images = standardised(sound_images(log_mel), variables['statistics'])[:, 0]
-    if keys is not None:
-      changes = {'shift': config.shift_mel, 'level': config.level, 'static': 1 if config.deltas else 3}
-      images = inputs.vary_sound(images, augment_keys(keys), **changes)
-      images = inputs.mask_sound(images, augment_keys(keys), time=config.mask_time, mel=config.mask_mel)
-    return apply(model, variables, inputs.resized(images, config.size), keys)
-
-  return build(forward, sound_images, config.optim), model
-
-
-def visual_network(config: Any, *, classes: int) -> tuple[Network, C3D]:
-  """C3D on face clips: scaling, z-score by the training frames' statistics, resize, mirroring, shift, gain."""
-  model = C3D(classes, width=config.width, norm=config.norm, dropout=config.dropout)
-  scaled = functools.partial(inputs.scaled_faces, scaling=config.scaling)
-
-  def forward(variables: Tree, faces: jax.Array, keys: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-    clips = inputs.resized(standardised(scaled(faces), variables['statistics']), config.size)
-    if keys is not None:
-      clips = inputs.vary_faces(
-        clips, augment_keys(keys), flip=config.flip, shift=config.shift, brightness=config.brightness
-      )
-    return apply(model, variables, clips, keys)
-
-  return build(forward, scaled, config.optim), model
-
-
-def standardised(images: jax.Array, statistics: Tree) -> jax.Array:
-  """Z-score, pixel by pixel: [B, K, h, w, 3] by 'mean' and 'deviation' [h, w, 3] (method.md A1)."""
-  return (images - statistics['mean']) / statistics['deviation']
+@functools.partial(jax.jit, donate_argnums=0)
+def _added(sums: Tree, more: Tree) -> Tree:
+  return jax.tree.map(jnp.add, sums, more)
 
 
 def image_statistics(network: Network, read: Read, rows_in_all: int, *, batch: int) -> dict[str, np.ndarray]:
@@ -137,15 +124,17 @@ def image_statistics(network: Network, read: Read, rows_in_all: int, *, batch: i
   first_row = np.asarray(network.images(jnp.asarray(read(np.array([0])))))[0]
   reference, count = first_row[0], rows_in_all * len(first_row)
 
-  def sums(batch: Tree) -> Tree:
+  @parallel.sum_step
+  def sums(reference: jax.Array, batch: Tree) -> Tree:
     images = (network.images(batch['input']) - reference) * batch['mask'][:, None, None, None, None]
     return jnp.sum(images, (0, 1)), jnp.sum(jnp.square(images), (0, 1))
 
-  step = parallel.sum_step(sums)
+  place = lambda of: parallel.shard({'input': read(of[0]), 'mask': of[1]})
   mean, square = 0.0, 0.0
-  for rows, mask in batches.rows_in_order(rows_in_all, size):
-    first, second = jax.device_get(step(parallel.shard({'input': read(rows), 'mask': mask})))
-    mean, square = mean + first.astype(np.float64) / count, square + second.astype(np.float64) / count
+  with batches.ahead(place, batches.rows_in_order(rows_in_all, size)) as placed:
+    for part in placed:
+      first, second = jax.device_get(sums(reference, part))
+      mean, square = mean + first.astype(np.float64) / count, square + second.astype(np.float64) / count
   deviation = np.sqrt(np.maximum(square - np.square(mean), 0))
   deviation = np.where(deviation > 1e-3, deviation, 1.0)
   return {'mean': np.asarray(mean + reference, np.float32), 'deviation': np.asarray(deviation, np.float32)}
@@ -221,7 +210,7 @@ def train(
   Args:
     network: from `build`.
     variables: 'params' and 'statistics' to start from.
-    read: rows [G] -> input arrays.
+    read: rows [G] -> input arrays. It is called in another thread, and that of `held` in one more at the same time.
     labels: int [N] class indices.
     batch: global batch size, G.
     epochs: passes over all rows.
@@ -241,7 +230,8 @@ def train(
   if held is not None:
     state |= _nothing_chosen(variables['params'])
     after_epoch = _chooser(network, held, batch=batch, name=fit['name'], watch=fit['watch'])
-  rows_at = batches.shuffled_rows(len(labels), batch, padded_to=parallel.rows_a_step(batch), seed=seed, names=names)
+  size = parallel.rows_a_step(batch, parts=network.accumulate)
+  rows_at = batches.shuffled_rows(len(labels), batch, padded_to=size, seed=seed, names=names)
   batch_at, key = _labelled_batches(read, labels, rows_at), rngs.stream(seed, *names, 'draws')
   fit |= {'steps': steps, 'epoch_steps': epoch_steps, 'after_epoch': after_epoch}
   state = loop.fit(network.train_step, state, batch_at, key, **fit)
@@ -251,10 +241,17 @@ def train(
 
 def predict(network: Network, variables: Tree, read: Read, count: int, *, batch: int) -> tuple[np.ndarray, np.ndarray]:
   """Logits [N, C] and features [N, F] of rows 0..N-1, float32."""
-  variables = parallel.replicate(variables)
-  outputs = []
-  for rows, mask in batches.rows_in_order(count, parallel.rows_a_step(batch)):
-    logits, features = network.predict_step(variables, parallel.shard({'input': read(rows)}))
-    outputs.append((logits[mask > 0], features[mask > 0]))
-  logits, features = (np.concatenate(part) for part in zip(*outputs, strict=True))
+  parts = [part for _, part in outputs(network.predict_step, variables, read, count, batch=batch)]
+  logits, features = jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
   return logits, features
+
+
+def outputs(
+  step: Callable[[Tree, Tree], Tree], variables: Tree, read: Read, count: int, *, batch: int
+) -> Iterator[tuple[int, Tree]]:
+  """What a predict_step gives of rows 0..N-1, some rows at a time: the first row's number, arrays [n, ...]."""
+  variables = parallel.replicate(variables)
+  in_order = batches.rows_in_order(count, parallel.rows_a_step(batch))
+  with batches.ahead(lambda of: parallel.shard({'input': read(of[0])}), in_order) as placed:
+    for (rows, mask), part in zip(in_order, placed, strict=True):
+      yield int(rows[0]), jax.tree.map(functools.partial(np.compress, mask > 0, axis=0), step(variables, part))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from emo_jax.models.c3d import C3D
+from emo_jax.models.c3d import C3D, _gridded, _pool5
 
 # Sports-1M: input and output channels of each 3x3x3 convolution, inputs and outputs of each dense layer.
 CONVOLUTIONS = {
@@ -54,6 +54,7 @@ def test_layers_are_those_of_sports_1m() -> None:
   assert jax.tree.map(lambda leaf: leaf.shape, params) == want
   by_hand = sum(27 * i * o + o for i, o in CONVOLUTIONS.values()) + sum(i * o + o for i, o in DENSE.values())
   assert by_hand == 79_991_015
+  assert by_hand - (4096 * 487 + 487) == 77_995_776  # to fc7
   assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)) == by_hand
 
 
@@ -101,6 +102,68 @@ def test_dropout_needs_keys_and_changes_the_logits() -> None:
   assert np.abs(dropped[0] - dropped[1]).max() > 1e-6  # each row has its own mask
 
 
-def test_an_unknown_norm_is_refused_by_name() -> None:
-  with pytest.raises(ValueError, match="norm='batch'"):
-    initialised(C3D(6, width=1 / 64, norm='batch'), 16)
+@pytest.mark.parametrize(('field', 'word'), [('norm', 'batch'), ('pool5', 'same'), ('trained', 'fc7')])
+def test_an_unknown_word_is_refused_by_name(field: str, word: str) -> None:
+  with pytest.raises(ValueError, match=f"{field}='{word}'"):
+    initialised(C3D(6, width=1 / 64, **{field: word}), 16)
+
+
+# Side of the map in front of fc6: five poolings of a side, and pool5 of the ports (inputs_and_weights.md 3.2).
+@pytest.mark.parametrize(
+  ('height', 'width', 'caffe', 'symmetric'),
+  [(112, 112, (4, 4), (4, 4)), (150, 110, (5, 4), (5, 4)), (128, 171, (4, 6), (5, 6)), (227, 227, (8, 8), (8, 8))],
+)
+def test_map_in_front_of_fc6_has_the_published_size(
+  height: int, width: int, caffe: tuple[int, int], symmetric: tuple[int, int]
+) -> None:
+  faces = jnp.zeros((1, 16, height, width, 3))
+  for pool5, side in (('caffe', caffe), ('symmetric', symmetric)):
+    model = C3D(6, width=1 / 256, trained='last', pool5=pool5)
+    trunk = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), faces, part='trunk')[0])  # noqa: B023
+    assert trunk.shape == (1, 1, *side, 2)
+
+
+@pytest.mark.parametrize(('pool5', 'windows'), [('caffe', (1, 3, 5, 6)), ('symmetric', (0, 2, 4, 6))])
+def test_pool5_of_seven_places_has_the_windows_of_its_kind(pool5: str, windows: tuple[int, ...]) -> None:
+  ramp = np.arange(7.0)[:, None] * 10 + np.arange(7.0)  # of which each window's last place is the largest
+  got = _pool5(jnp.asarray([ramp, ramp])[None, ..., None], pool5)[0, 0, :, :, 0]
+  np.testing.assert_array_equal(got, ramp[np.ix_(windows, windows)])
+
+
+@pytest.mark.parametrize(('size', 'places'), [(4, 1), (7, 2), (8, 2)])
+def test_grid_takes_maxima_down_to_four_by_four(size: int, places: int) -> None:
+  x = np.random.default_rng(0).normal(size=(2, 1, size, size, 3)).astype(np.float32)
+  np.testing.assert_array_equal(_gridded(jnp.asarray(x), 4), numpy_pool(x, (1, places, places)))
+
+
+def test_grid_lets_a_published_fc6_fit_227_pixels_and_refuses_what_it_cannot_reach() -> None:
+  kernel = lambda size, grid: initialised(C3D(6, grid=grid), size)['fc6']['kernel'].shape
+  assert kernel(227, 0) == (32768, 4096)
+  assert kernel(227, 4) == kernel(112, 4) == kernel(112, 0) == (8192, 4096)
+  with pytest.raises(ValueError, match=r'visual.grid=4: pool5 gives 5 x 5 maps.*112, 224 or 227'):
+    kernel(150, 4)
+
+
+TRAINED = {'all': 11, 'last': 3, 'head': 1}  # layers that are trained, from the last
+
+
+@pytest.mark.parametrize(('trained', 'dtype'), [*((name, jnp.float32) for name in TRAINED), ('last', jnp.bfloat16)])
+def test_whole_is_the_rest_on_the_trunk(trained: str, dtype: jnp.dtype) -> None:
+  model, size = C3D(3, width=1 / 64, trained=trained, dtype=dtype), 8
+  faces = np.random.default_rng(1).normal(size=(2, 16, size, size, 3)).astype(np.float32)
+  variables = random_variables(model, size)
+  trunk = model.apply(variables, faces, part='trunk')
+  whole, rest = model.apply(variables, faces), model.apply(variables, trunk, part='rest')
+  for ours, parts in zip(whole, rest, strict=True):
+    np.testing.assert_array_equal(ours, parts)
+    assert ours.dtype == parts.dtype == trunk.dtype == np.float32
+  assert trunk.shape[1:] == {'all': (16, size, size, 3), 'last': (1, 1, 1, 8), 'head': (64,)}[trained]
+
+
+@pytest.mark.parametrize(('trained', 'count'), TRAINED.items())
+def test_rest_has_the_trained_parameters_alone(trained: str, count: int) -> None:
+  model, faces = C3D(6, width=1 / 64, trained=trained), jnp.zeros((1, 16, 16, 16, 3))
+  whole = initialised(model, 16)
+  trunk = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), faces, part='trunk')[0])
+  rest = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, part='rest'), trunk)['params']
+  assert jax.tree.map(jnp.shape, rest) == jax.tree.map(jnp.shape, {name: whole[name] for name in [*whole][-count:]})

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from emo_jax.context import Experiment
-from emo_jax.steps import networks
+from emo_jax.steps import networks, start
 from tests import tiny
 
 
@@ -20,9 +20,11 @@ def test_statistics_are_of_what_is_standardised(modality: str, z_score: str, sha
   config.frontend.faces.size = (32, 24)
   config.audio.update({'size': 80, 'z_score': z_score, 'mask_time': 0, 'mask_mel': 0})
   x = Experiment(config, pathlib.Path(), pathlib.Path(), [], ['a', 'b'], [])
-  like = networks.statistics_like(x, modality)
+  like = start.variables_like(x, modality)['statistics']
   assert {name: (leaf.shape, leaf.dtype) for name, leaf in like.items()} == {
-    name: (shape, np.float32) for name in ('mean', 'deviation')
+    'mean': (shape, np.float32),
+    'deviation': (shape, np.float32),
+    'gain': ((3,), np.float32),
   }
   networks.check(x, modality)  # and the network takes them
 

@@ -6,6 +6,7 @@ import json
 import pathlib
 from collections.abc import Callable, Iterator
 
+import jax
 import pytest
 
 from emo_jax.training import loop, parallel
@@ -53,3 +54,22 @@ def power_cut(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], contextlib.Abs
       yield
 
   return cut
+
+
+@pytest.fixture
+def no_silent_transfers() -> Callable[[], contextlib.AbstractContextManager[None]]:
+  """Within no_silent_transfers(), nothing crosses between host and device unasked, in any thread.
+
+  jax.transfer_guard is of one thread alone.
+  """
+
+  @contextlib.contextmanager
+  def guarded() -> Iterator[None]:
+    before = jax.config.jax_transfer_guard
+    jax.config.update('jax_transfer_guard', 'disallow')
+    try:
+      yield
+    finally:
+      jax.config.update('jax_transfer_guard', before)
+
+  return guarded

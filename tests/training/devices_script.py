@@ -15,7 +15,8 @@ import numpy as np
 
 from configs import default
 from emo_jax.models import rbm
-from emo_jax.training import autoencoder, contrastive, loop, parallel, rngs, supervised
+from emo_jax.models.dropout import dropout
+from emo_jax.training import autoencoder, contrastive, loop, modalities, parallel, rngs, supervised
 
 ROWS = 6  # not divisible by 4 devices
 UNITS = rbm.Units('bernoulli', 'bernoulli')
@@ -104,10 +105,11 @@ def supervised_steps(folder: pathlib.Path) -> dict[str, np.ndarray]:
   """A tiny AlexNet with dropout and masks: one step and five, and what it then predicts."""
   config = default.get_config().audio
   config.update({'width': 1 / 32, 'size': 63, 'norm': 'group', 'mask_time': 9, 'mask_mel': 9, 'optim': {'lr': 0.01}})
-  network, model = supervised.audio_network(config, classes=3)
+  model, network, *_ = modalities.audio(config, classes=3)
   rng = np.random.default_rng(0)
   sound = rng.normal(60, 10, size=(ROWS, 64, 20)).astype(np.float32)
   statistics = supervised.image_statistics(network, sound.__getitem__, ROWS, batch=4)
+  statistics['gain'] = np.ones(3, np.float32)
   like = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 63, 63, 3)))['params']
   draw = lambda leaf: (rng.normal(size=leaf.shape) / np.sqrt(leaf.size / leaf.shape[-1])).astype(np.float32)
   variables = {'params': jax.tree.map(draw, like), 'statistics': statistics}
@@ -124,6 +126,25 @@ def supervised_steps(folder: pathlib.Path) -> dict[str, np.ndarray]:
   return {**found, **statistics, 'params_0': before, 'logits': logits, 'features': features}
 
 
+def in_parts(folder: pathlib.Path) -> dict[str, np.ndarray]:
+  """Four epochs of 4 and 3 rows with dropout: what is learnt from whole batches, and from 2 and 3 parts of each."""
+  config, found = default.get_config().fusion.finetune.optim, {}
+  config.lr = 0.1
+  data = np.random.default_rng(0).normal(size=(7, 20)).astype(np.float32)
+  params = {'kernel': np.random.default_rng(1).normal(size=(20, 3)).astype(np.float32)}
+  forward = lambda variables, x, keys: (dropout(x, 0.3, keys, 0) @ variables['params']['kernel'], x)
+  for parts in (1, 2, 3):
+    losses, watch = watched()
+    network = supervised.build(forward, jnp.asarray, config, accumulate=parts)
+    fit = {'name': 'parts', 'folder': folder / str(parts), 'watch': watch}
+    of = {'batch': 4, 'epochs': 4, 'optim_config': config, 'seed': 0, 'names': ('parts',)}
+    variables = {'params': params, 'statistics': {}}
+    trained = supervised.train(network, variables, data.__getitem__, np.arange(7) % 3, **of, **fit)
+    found[f'kernel_{parts}'] = trained['params']['kernel'] - params['kernel']
+    found[f'losses_in_{parts}'] = np.array([values['loss'] for values in losses])
+  return found
+
+
 def refusal() -> dict[str, np.ndarray]:
   """What shard says of 7 rows; '' if it takes them."""
   try:
@@ -137,7 +158,7 @@ def main() -> None:
   with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name)
     found = {**uniform_draws(), **rbms(folder / 'rbm'), **last_row(), **fine_tuned(folder / 'tune')}
-    found |= {**supervised_steps(folder / 'audio'), **refusal()}
+    found |= {**supervised_steps(folder / 'audio'), **in_parts(folder / 'parts'), **refusal()}
   np.savez(sys.argv[1], devices=parallel.device_count(), rows=parallel.rows_a_step(ROWS), **found)
 
 

@@ -1,4 +1,7 @@
-"""Tests of which rows make up a batch."""
+"""Tests of which rows make up a batch, and of making batches ahead."""
+
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -68,3 +71,62 @@ def test_prediction_sees_all_rows_in_order() -> None:
     ([3, 4, 5], [1, 1, 1]),
     ([6, 0, 0], [1, 0, 0]),
   ]
+
+
+@pytest.mark.parametrize('count', [0, 1, 2, 3, 20])
+@pytest.mark.parametrize('depth', [1, 2, 5])
+def test_what_is_made_ahead_comes_in_order(count: int, depth: int) -> None:
+  with batches.ahead(lambda item: item * item, iter(range(count)), depth=depth) as made:
+    assert list(made) == [item * item for item in range(count)]
+
+
+def test_the_next_ones_are_made_while_one_is_in_use_and_no_more_than_those() -> None:
+  begun, made = [threading.Event() for _ in range(6)], []
+
+  def make(item: int) -> int:
+    begun[item].set()
+    made.append(item)
+    return item
+
+  with batches.ahead(make, range(6), depth=2) as turns:
+    for item in turns:
+      for later in range(item, min(item + 3, 6)):
+        assert begun[later].wait(30), f'{later} was not made while {item} was in use'
+      assert not any(event.is_set() for event in begun[item + 3 :])
+  assert made == list(range(6))  # one at a time
+
+
+def test_what_making_raises_is_raised_at_its_turn() -> None:
+  broken, used = OSError('the disk is gone'), []
+
+  def make(item: int) -> int:
+    if item == 3:
+      raise broken
+    return item
+
+  with pytest.raises(OSError) as caught, batches.ahead(make, range(9)) as turns:
+    used.extend(turns)
+  assert caught.value is broken
+  assert used == [0, 1, 2]
+
+
+@pytest.mark.parametrize('ending', [None, RuntimeError, KeyboardInterrupt])
+def test_nothing_goes_on_after_the_end(ending: type[BaseException] | None) -> None:
+  before, made, makers = set(threading.enumerate()), [], set()
+
+  def make(item: int) -> int:
+    time.sleep(0.02)
+    made.append(item)
+    makers.add(threading.current_thread())
+    return item
+
+  try:
+    with batches.ahead(make, range(500), depth=200) as turns:
+      assert next(turns) == 0
+      assert set(threading.enumerate()) > before
+      if ending:
+        raise ending
+  except (RuntimeError, KeyboardInterrupt):
+    pass
+  assert set(threading.enumerate()) == before
+  assert len(makers) == 1 and len(made) < 100  # of the 200 that were to be made

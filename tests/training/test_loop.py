@@ -1,6 +1,8 @@
 """Tests of the training loop: order, resuming, numbers that are not finite, what it writes."""
 
+import contextlib
 import pathlib
+import threading
 from collections.abc import Callable
 
 import jax
@@ -80,6 +82,80 @@ def test_an_interrupted_run_ends_in_the_same_bytes(tmp_path: pathlib.Path, watch
     assert resumed[name].tobytes() == whole[name].tobytes()
 
 
+def test_the_next_batches_are_made_and_placed_while_a_step_runs(
+  tmp_path: pathlib.Path, watch: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  placed, shard, calls = [threading.Event() for _ in range(10)], parallel.shard, iter(range(10))
+
+  def noted(batch: dict) -> dict:
+    on_device = shard(batch)
+    placed[next(calls)].set()
+    return on_device
+
+  def held_back(state: dict, batch: dict, key: jax.Array) -> tuple[dict, dict]:
+    for later in placed[int(state['step']) :][:3]:
+      assert later.wait(30), f'a batch did not come while step {state["step"]} was running'
+    return step(state, batch, key)
+
+  monkeypatch.setattr(parallel, 'shard', noted)
+  key, of = jax.random.key(0), {'steps': 10, 'name': 'toy', 'folder': tmp_path / 'c', 'watch': watch()}
+  assert loop.fit(held_back, start(), batch_at, key, **of)['step'] == 10
+
+
+def test_steps_before_a_batch_that_cannot_be_made_are_done_and_kept(
+  tmp_path: pathlib.Path, watch: Callable, lines: Callable
+) -> None:
+  broken, failed, done = OSError('the disk is gone'), threading.Event(), []
+
+  def breaks(number: int) -> dict[str, np.ndarray]:
+    if number == 7:
+      failed.set()
+      raise broken
+    return batch_at(number)
+
+  def noted(state: dict, batch: dict, key: jax.Array) -> tuple[dict, dict]:
+    done.append(int(state['step']))
+    assert done[-1] != 5 or failed.wait(30)  # the batch of step 7 has failed before step 5 is taken
+    return step(state, batch, key)
+
+  of = {'steps': 10, 'name': 'toy', 'folder': tmp_path / 'c', 'watch': watch(log_every=1, save_every=7)}
+  with pytest.raises(OSError) as caught:
+    loop.fit(noted, start(), breaks, jax.random.key(0), **of)
+  assert caught.value is broken
+  assert done == [line['step'] for line in lines()] == list(range(7))
+  assert (tmp_path / 'c' / '7').is_dir()
+
+
+@pytest.mark.parametrize('ending', [None, OSError, KeyboardInterrupt])
+def test_no_thread_outlives_a_training(
+  tmp_path: pathlib.Path, watch: Callable, ending: type[BaseException] | None
+) -> None:
+  readers = set()
+
+  def noted(number: int) -> dict[str, np.ndarray]:
+    readers.add(threading.current_thread())
+    return batch_at(number)
+
+  def ends(state: dict, batch: dict, key: jax.Array) -> tuple[dict, dict]:
+    if ending and state['step'] == 4:
+      raise ending
+    return step(state, batch, key)
+
+  of = {'steps': 10, 'name': 'toy', 'folder': tmp_path / 'c', 'watch': watch()}
+  with pytest.raises(ending) if ending else contextlib.nullcontext():
+    loop.fit(ends, start(), noted, jax.random.key(0), **of)
+  (reader,) = readers
+  assert reader is not threading.current_thread() and not reader.is_alive()
+
+
+def test_the_initial_arrays_are_not_given_up(tmp_path: pathlib.Path, watch: Callable) -> None:
+  state = jax.tree.map(jax.numpy.asarray, start())
+  for run in ('first', 'second'):
+    of = {'steps': 10, 'name': 'toy', 'folder': tmp_path / run, 'watch': watch()}
+    loop.fit(step, state, batch_at, jax.random.key(0), **of)
+  np.testing.assert_array_equal(state['params'], start()['params'])
+
+
 def halved(done: int, state: dict) -> dict:
   return {**state, 'params': state['params'] / 2}
 
@@ -134,9 +210,11 @@ def test_a_number_that_is_not_finite_stops_the_training(
   assert not [path for path in (tmp_path / 'c').iterdir() if path.name == '6']  # a broken state is never saved
 
 
-def test_nothing_crosses_between_host_and_device_unasked(tmp_path: pathlib.Path, watch: Callable) -> None:
+def test_nothing_crosses_between_host_and_device_unasked(
+  tmp_path: pathlib.Path, watch: Callable, no_silent_transfers: Callable
+) -> None:
   key = jax.random.key(0)
-  with jax.transfer_guard('disallow'):
+  with no_silent_transfers():
     state = loop.fit(
       step, start(), batch_at, key, steps=5, name='toy', folder=tmp_path / 'c', watch=watch(log_every=2, save_every=2)
     )

@@ -94,6 +94,15 @@ def test_one_supervised_step_and_the_first_losses_are_the_same(found: dict, coun
   np.testing.assert_array_equal(found[count]['losses_5'][:1], found[count]['losses_1'])
 
 
+@pytest.mark.parametrize('count', COUNTS)
+def test_batches_taken_in_parts_give_the_same_updates(found: dict, count: int) -> None:
+  whole, losses = found[1]['kernel_1'], found[1]['losses_in_1']
+  assert np.abs(whole).max() > 0.1 and losses.shape == (8,) and losses.std() > 0.1
+  for parts in (1, 2, 3):
+    np.testing.assert_allclose(found[count][f'kernel_{parts}'], whole, atol=1e-5)
+    np.testing.assert_allclose(found[count][f'losses_in_{parts}'], losses, rtol=1e-5)
+
+
 @pytest.mark.parametrize('count', COUNTS[1:])
 def test_statistics_and_predictions_are_the_same(found: dict, count: int) -> None:
   for name in ('mean', 'deviation', 'logits', 'features'):
@@ -108,10 +117,15 @@ def test_rows_that_do_not_divide_are_refused(found: dict) -> None:
   assert str(found[1]['refusal']) == ''
 
 
-@pytest.mark.parametrize(('devices', 'batch', 'rows'), [(1, 30, 30), (4, 30, 32), (4, 32, 32), (8, 1, 8)])
-def test_a_batch_is_rounded_up(monkeypatch: pytest.MonkeyPatch, devices: int, batch: int, rows: int) -> None:
+@pytest.mark.parametrize(
+  ('devices', 'parts', 'batch', 'rows'),
+  [(1, 1, 30, 30), (4, 1, 30, 32), (4, 1, 32, 32), (8, 1, 1, 8), (1, 4, 30, 32), (2, 3, 30, 30), (4, 3, 30, 36)],
+)
+def test_a_batch_is_rounded_up(
+  monkeypatch: pytest.MonkeyPatch, devices: int, parts: int, batch: int, rows: int
+) -> None:
   monkeypatch.setattr(parallel, 'device_count', lambda: devices)
-  assert parallel.rows_a_step(batch) == rows
+  assert parallel.rows_a_step(batch, parts=parts) == rows
 
 
 def test_rows_are_dealt_in_order_and_gathered_again() -> None:
@@ -128,8 +142,8 @@ def test_rows_are_dealt_in_order_and_gathered_again() -> None:
 def test_sums_run_over_all_rows() -> None:
   rows = 3 * parallel.device_count()
   x = np.arange(rows, dtype=np.float32)
-  step = parallel.sum_step(lambda batch: batch['x'].sum())
-  assert float(step(parallel.shard({'x': x}))) == rows * (rows - 1) / 2
+  step = parallel.sum_step(lambda factor, batch: factor * batch['x'].sum())
+  assert float(step(parallel.replicate(np.float32(3)), parallel.shard({'x': x}))) == 3 * rows * (rows - 1) / 2
 
 
 def test_provenance_says_what_it_ran_on() -> None:

@@ -1,6 +1,7 @@
 """Tests of learning from labels: against softmax regression in numpy, resuming, statistics, prediction."""
 
 import pathlib
+import threading
 import types
 from collections.abc import Callable
 
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from emo_jax.models.c3d import C3D
 from emo_jax.models.dropout import dropout
 from emo_jax.training import batches, parallel, supervised
 
@@ -46,8 +48,12 @@ def softmax(x: np.ndarray) -> np.ndarray:
   return e / e.sum(-1, keepdims=True)
 
 
-def test_training_equals_softmax_regression_in_numpy(tmp_path: pathlib.Path, watch: Callable, lines: Callable) -> None:
-  got = train(supervised.build(linear, jnp.asarray, OPTIM), tmp_path / 'c', watch())['params']
+@pytest.mark.parametrize('parts', [1, 2, 3, 8])
+def test_training_equals_softmax_regression_in_numpy(
+  tmp_path: pathlib.Path, watch: Callable, lines: Callable, parts: int
+) -> None:
+  network = supervised.build(linear, jnp.asarray, OPTIM, accumulate=parts)
+  got = train(network, tmp_path / 'c', watch())['params']
   rows_at = batches.shuffled_rows(COUNT, 4, padded_to=4, seed=0, names=('toy',))
   want = {name: x.astype(np.float64) for name, x in start()['params'].items()}
   velocity, losses, accuracies = {name: np.zeros_like(x) for name, x in want.items()}, [], []
@@ -66,6 +72,64 @@ def test_training_equals_softmax_regression_in_numpy(tmp_path: pathlib.Path, wat
     np.testing.assert_allclose(got[name], want[name], rtol=1e-4, atol=1e-5)
   np.testing.assert_allclose([line['loss'] for line in lines()], losses, rtol=1e-4)
   np.testing.assert_allclose([line['accuracy'] for line in lines()], accuracies, rtol=1e-5)
+
+
+@pytest.mark.parametrize('parts', [2, 3])
+def test_batches_taken_in_parts_have_the_same_draws(
+  tmp_path: pathlib.Path, watch: Callable, lines: Callable, parts: int
+) -> None:
+  whole = train(NOISY, tmp_path / 'whole', watch(), held=held_rows())
+  in_parts = supervised.build(noisy, jnp.asarray, OPTIM, accumulate=parts)
+  got = train(in_parts, tmp_path / 'parts', watch(), held=held_rows())
+  assert np.abs(whole['params']['kernel'] - start()['params']['kernel']).max() > 0.1
+  np.testing.assert_allclose(got['params']['kernel'], whole['params']['kernel'], rtol=1e-4, atol=1e-5)
+  numbers = np.array([list(line.values())[1:] for line in lines() if line['train'] == 'toy/epochs']).reshape(2, 4, 5)
+  np.testing.assert_allclose(numbers[1], numbers[0], rtol=1e-4)  # losses and accuracies of both sides
+
+
+def test_batches_taken_in_parts_need_less_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+  model, mapped, sum_step = C3D(CLASSES, width=1 / 16), [], parallel.sum_step
+  monkeypatch.setattr(parallel, 'sum_step', lambda step: mapped.append(sum_step(step)) or mapped[-1])
+  for parts in (1, 4):
+    supervised.build(lambda of, x, keys: model.apply(of['params'], x / 255), jnp.asarray, OPTIM, accumulate=parts)
+  shape = lambda *shape: jax.ShapeDtypeStruct((parallel.device_count(), 8, *shape), np.int32)
+  batch = {'input': shape(16, 32, 32, 3), **{name: shape() for name in ('label', 'mask', 'row')}}
+  params = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 16, 32, 32, 3)))
+  shared = ({'params': params, 'statistics': {}, 'step': np.int32(0)}, jax.random.key(0), np.int32(0))
+  fast = {'xla_backend_optimization_level': 0}  # of the compiler, not of what it makes; buffers are the same
+  whole, quarter = (step.lower(shared, batch).compile(fast).memory_analysis().temp_size_in_bytes for step in mapped)
+  assert quarter < 0.4 * whole
+
+
+def test_no_parts_are_refused() -> None:
+  with pytest.raises(ValueError, match='accumulate=0: a batch has 1 part or more'):
+    supervised.build(linear, jnp.asarray, OPTIM, accumulate=0)
+
+
+def halves(variables: dict, x: jax.Array, keys: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+  """`linear` computed in bfloat16, as the networks do it."""
+  half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), variables['params'])
+  return (x.astype(jnp.bfloat16) @ half['kernel'] + half['bias']).astype(jnp.float32), x
+
+
+@pytest.mark.parametrize('parts', [1, 3])
+def test_what_is_computed_in_bfloat16_is_summed_and_kept_in_float32(parts: int) -> None:
+  slow = types.SimpleNamespace(**{**SGD, 'lr': 1e-3, 'weight_decay': 0.0})  # a step is less than bfloat16 resolves
+  network = supervised.build(halves, jnp.asarray, slow, accumulate=parts)
+  size = parallel.rows_a_step(9, parts=parts)
+  rows, mask = batches.padded(np.arange(9), size)
+  opt, step = supervised.optim.direction(slow).init(start()['params']), np.asarray(0, np.int32)
+  state, key = parallel.replicate(({**start(), 'opt': opt, 'step': step, 'steps': step + 5}, jax.random.key(0)))
+  batch = parallel.shard({'input': INPUT[rows], 'label': LABELS[rows].astype(np.int32), 'mask': mask, 'row': rows})
+  types_before = jax.tree.map(lambda leaf: leaf.dtype, state)
+  state, sums = network.train_step(state, batch, key)
+  assert jax.tree.map(lambda leaf: leaf.dtype, state) == types_before
+  assert {leaf.dtype for leaf in jax.tree.leaves((state['params'], state['opt'], sums))} == {np.dtype(np.float32)}
+  kernel = start()['params']['kernel']
+  p, truth = softmax(INPUT[:9] @ kernel), np.eye(CLASSES)[LABELS[:9]]
+  want = -1e-3 * INPUT[:9].T @ (p - truth) / 9
+  np.testing.assert_allclose(state['params']['kernel'] - kernel, want, rtol=0.05, atol=2e-6)
+  np.testing.assert_allclose(sums['loss'], -np.log((p * truth).sum(1)).sum(), rtol=0.01)
 
 
 @pytest.mark.parametrize('broken_at', [1, 5, 8])
@@ -159,148 +223,50 @@ def test_prediction_keeps_the_order_of_rows_and_drops_the_padding(batch: int) ->
   np.testing.assert_allclose(logits, INPUT @ variables['params']['kernel'], rtol=1e-4, atol=1e-5)
 
 
-def numpy_sound_image(x: np.ndarray) -> np.ndarray:
-  def slope(x: np.ndarray) -> np.ndarray:
-    at = lambda n: x[..., np.clip(np.arange(x.shape[-1]) + n, 0, x.shape[-1] - 1)]
-    return (at(1) - at(-1) + 2 * (at(2) - at(-2))) / 10
+def test_prediction_reads_the_next_rows_while_a_step_runs_and_says_which_it_gives() -> None:
+  size = parallel.rows_a_step(4)
+  read = {first: threading.Event() for first in range(0, 5 * size, size)}
+  number = iter(read)
 
-  return np.stack([x, slope(x), slope(slope(x))], -1)
+  def noted(rows: np.ndarray) -> np.ndarray:
+    read[int(rows[0])].set()
+    return rows.astype(np.float32)
 
+  def held_back(variables: dict, batch: dict) -> dict:
+    first = next(number)
+    for later in range(first, min(first + 3 * size, 5 * size), size):
+      assert read[later].wait(30), f'rows {later} were not read while rows {first} were in use'
+    return {'twice': 2 * np.asarray(batch['input']).ravel()}
 
-def test_image_statistics_are_those_of_all_rows_pixel_by_pixel() -> None:
-  sound = np.random.default_rng(0).normal(60, 10, size=(7, 64, 8)).astype(np.float32)
-  sound[:, 5] = 42.0  # a band that never varies
-  images = numpy_sound_image(sound.astype(np.float64))
-  network, _ = supervised.audio_network(audio_config(), classes=3)
-  got = supervised.image_statistics(network, sound.__getitem__, 7, batch=3)  # batches of 3, 3 and 1
-  np.testing.assert_allclose(got['mean'], images.mean(0), atol=1e-3)
-  np.testing.assert_array_equal(got['deviation'][5], 1)
-  np.testing.assert_allclose(np.delete(got['deviation'], 5, 0), np.delete(images.std(0), 5, 0), rtol=1e-2)
-
-
-def test_statistics_of_face_clips_are_those_of_all_frames() -> None:
-  faces = np.random.default_rng(0).integers(0, 256, size=(5, 16, 6, 4, 3), dtype=np.uint8)
-  faces[:, :, 2] = 51  # a row of pixels that never varies
-  network, _ = supervised.visual_network(visual_config(), classes=3)
-  got = supervised.image_statistics(network, faces.__getitem__, 5, batch=2)
-  frames = (faces.astype(np.float64) / 127.5 - 1).reshape(-1, 6, 4, 3)
-  np.testing.assert_allclose(got['mean'], frames.mean(0), atol=1e-5)
-  np.testing.assert_array_equal(got['deviation'][2], 1)
-  np.testing.assert_allclose(np.delete(got['deviation'], 2, 0), np.delete(frames.std(0), 2, 0), rtol=1e-4)
+  given = list(supervised.outputs(held_back, {}, noted, 5 * size - 1, batch=4))
+  assert [first for first, _ in given] == list(read)
+  np.testing.assert_array_equal(np.concatenate([of['twice'] for _, of in given]), 2 * np.arange(5 * size - 1))
 
 
-@pytest.mark.parametrize('batch', [30, 64])
-def test_pixels_that_never_vary_have_deviation_1_at_any_level(batch: int) -> None:
-  sound = np.full((700, 64, 8), 99.7, np.float32)  # dB; its square is not exact in float32
-  network, _ = supervised.audio_network(audio_config(), classes=3)
-  got = supervised.image_statistics(network, sound.__getitem__, 700, batch=batch)
-  np.testing.assert_array_equal(got['deviation'], 1)
-  np.testing.assert_allclose(got['mean'][..., 0], 99.7, rtol=1e-5)
+def test_statistics_are_read_ahead_in_a_thread_that_ends_and_travel_as_they_are_read(
+  monkeypatch: pytest.MonkeyPatch,
+) -> None:
+  faces = np.random.default_rng(0).integers(0, 256, size=(7, 2, 3, 3, 3), dtype=np.uint8)
+  readers, sent, shard = [], [], parallel.shard
+
+  def read(rows: np.ndarray) -> np.ndarray:
+    readers.append(threading.current_thread())
+    return faces[rows]
+
+  monkeypatch.setattr(parallel, 'shard', lambda batch: sent.append(batch['input'].dtype) or shard(batch))
+  network = supervised.build(linear, lambda x: x.astype(jnp.float32), OPTIM)
+  got = supervised.image_statistics(network, read, 7, batch=3)
+  np.testing.assert_allclose(got['mean'], faces.mean((0, 1)), rtol=1e-5)
+  np.testing.assert_allclose(got['deviation'], faces.astype(np.float64).std((0, 1)), rtol=1e-4)
+  first, *others = readers
+  assert first is threading.current_thread() and len(set(others)) == 1 and not others[0].is_alive()
+  assert set(sent) == {np.dtype(np.uint8)}  # a quarter of what floats would take
 
 
-def audio_config(**of: object) -> types.SimpleNamespace:
-  defaults = {'form': 'single', 'width': 1 / 64, 'size': 64, 'norm': 'none', 'dropout': 0.5, 'mask_time': 0}
-  defaults |= {'mask_mel': 0, 'shift_mel': 0, 'level': 0.0, 'deltas': 5, 'z_score': 'before', 'optim': OPTIM}
-  return types.SimpleNamespace(**{**defaults, **of})
-
-
-def visual_config(**of: object) -> types.SimpleNamespace:
-  defaults = {'width': 1 / 64, 'size': 8, 'norm': 'none', 'dropout': 0.0, 'scaling': 'fixed', 'flip': False}
-  return types.SimpleNamespace(**{**defaults, 'shift': 0, 'brightness': 0.0, 'optim': OPTIM, **of})
-
-
-def drawn(model: object, x: np.ndarray) -> dict:
-  """Random parameters without the compilation that model.init takes."""
-  rng = np.random.default_rng(5)
-  like = jax.eval_shape(model.init, jax.random.key(0), x)['params']
-  return jax.tree.map(lambda leaf: (0.3 * rng.normal(size=leaf.shape)).astype(np.float32), like)
-
-
-def test_audio_network_standardises_by_training_statistics_and_augments_in_training_alone() -> None:
-  rng = np.random.default_rng(0)
-  sound = rng.normal(60, 10, size=(2, 64, 64)).astype(np.float32)
-  statistics = {
-    'mean': rng.normal(50, 1, size=(64, 64, 3)).astype(np.float32),
-    'deviation': rng.uniform(5, 15, size=(64, 64, 3)).astype(np.float32),
-  }
-  network, model = supervised.audio_network(audio_config(dropout=0.0, mask_time=64, mask_mel=64), classes=3)
-  images = (numpy_sound_image(sound) - statistics['mean']) / statistics['deviation']
-  variables = {'params': drawn(model, images), 'statistics': statistics}
-  want = jax.jit(model.apply)({'params': variables['params']}, images)
-  forward = jax.jit(network.forward)
-  for ours, plain in zip(forward(variables, sound, None), want, strict=True):
-    np.testing.assert_allclose(ours, plain, rtol=1e-3, atol=1e-3 * float(np.abs(plain).max()))
-  augmented, _ = forward(variables, sound, jax.random.split(jax.random.key(0), 2))
-  assert np.abs(augmented - want[0]).max() > 0.01 * np.abs(want[0]).max()
-
-
-def bilinear(images: np.ndarray, size: int) -> np.ndarray:
-  """[..., h, w, c] -> [..., size, size, c], for a size no smaller than h and w."""
-
-  def weights(length: int) -> np.ndarray:
-    place = np.clip((np.arange(size) + 0.5) * length / size - 0.5, 0, length - 1)
-    return np.maximum(1 - np.abs(place[:, None] - np.arange(length)), 0)
-
-  return np.einsum('hi,wj,...ijc->...hwc', weights(images.shape[-3]), weights(images.shape[-2]), images)
-
-
-def test_z_score_after_resizing_is_by_the_statistics_of_the_resized_images() -> None:
-  sound = np.random.default_rng(0).normal(60, 10, size=(5, 64, 40)).astype(np.float32)
-  network, model = supervised.audio_network(audio_config(size=80, z_score='after'), classes=3)
-  images = bilinear(numpy_sound_image(sound.astype(np.float64)), 80)
-  statistics = supervised.image_statistics(network, sound.__getitem__, 5, batch=2)
-  np.testing.assert_allclose(statistics['mean'], images.mean(0), atol=1e-3)
-  np.testing.assert_allclose(statistics['deviation'], images.std(0), rtol=1e-2)
-  standardised = ((images - images.mean(0)) / images.std(0)).astype(np.float32)
-  variables = {'params': drawn(model, standardised), 'statistics': statistics}
-  want, _ = jax.jit(model.apply)({'params': variables['params']}, standardised)
-  got, _ = jax.jit(network.forward)(variables, sound, None)
-  np.testing.assert_allclose(got, want, atol=1e-3 * float(np.abs(want).max()))
-
-
-def test_a_step_of_the_grouped_network_with_the_scripts_switches(tmp_path: pathlib.Path, watch: Callable) -> None:
-  settings = types.SimpleNamespace(**{**SGD, 'lr': 1e-3, 'head_rate': 1e-3})
-  config = audio_config(form='caffe', size=227, z_score='after', deltas=9, dropout=0.0, optim=settings)
-  network, model = supervised.audio_network(config, classes=3)
-  sound = np.random.default_rng(0).normal(60, 10, size=(2, 64, 64)).astype(np.float32)
-  statistics = supervised.image_statistics(network, sound.__getitem__, 2, batch=2)
-  assert statistics['mean'].shape == (227, 227, 3)
-  start = {'params': drawn(model, np.zeros((1, 227, 227, 3), np.float32)), 'statistics': statistics}
-  of = {'batch': 2, 'epochs': 1, 'optim_config': settings, 'seed': 0, 'names': (), 'name': 'audio', 'watch': watch()}
-  labels = np.array([0, 2])
-  after = supervised.train(network, start, sound.__getitem__, labels, **of, folder=tmp_path / 'c')['params']
-
-  def loss(params: dict) -> jax.Array:
-    logits, _ = network.forward({**start, 'params': params}, sound, None)  # no dropout: training predicts alike
-    return -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(2), labels])
-
-  gradient = jax.jit(jax.grad(loss))(start['params'])
-  for layer, rate in (('conv1', 1e-3), ('fc7', 1e-3), ('fc8', 1e-6)):
-    before = start['params'][layer]
-    decay = {'kernel': 0.01 * before['kernel'], 'bias': 0.0}
-    for name in before:
-      want = rate * (gradient[layer][name] + decay[name])
-      assert np.abs(want).max() > 3e-7
-      np.testing.assert_allclose(before[name] - after[layer][name], want, rtol=1e-2, atol=1e-7)
-
-
-@pytest.mark.parametrize('change', [{'flip': True}, {'shift': 2}, {'brightness': 0.5}])
-def test_visual_network_scales_and_resizes_and_augments_in_training_alone(change: dict) -> None:
-  faces = np.random.default_rng(0).integers(0, 256, size=(4, 16, 8, 8, 3), dtype=np.uint8)
-  network, model = supervised.visual_network(visual_config(**change), classes=3)
-  rng = np.random.default_rng(1)
-  statistics = {'mean': rng.normal(size=(8, 8, 3)), 'deviation': rng.uniform(0.5, 2, size=(8, 8, 3))}
-  scaled = ((faces / 127.5 - 1 - statistics['mean']) / statistics['deviation']).astype(np.float32)
-  variables = {'params': drawn(model, scaled), 'statistics': jax.tree.map(np.float32, statistics)}
-  want, _ = jax.jit(model.apply)({'params': variables['params']}, scaled)
-  forward = jax.jit(network.forward)
-  size = float(np.abs(want).max())
-  np.testing.assert_allclose(forward(variables, faces, None)[0], want, atol=1e-4 * size)
-  augmented, _ = forward(variables, faces, jax.random.split(jax.random.key(1), 4))
-  assert np.abs(augmented - want).max() > 1e-3 * size
-
-
-def test_nothing_crosses_between_host_and_device_unasked_in_training(tmp_path: pathlib.Path, watch: Callable) -> None:
+@pytest.mark.parametrize('network', [NOISY, supervised.build(noisy, jnp.asarray, OPTIM, accumulate=2)])
+def test_nothing_crosses_between_host_and_device_unasked_in_training(
+  tmp_path: pathlib.Path, watch: Callable, no_silent_transfers: Callable, network: supervised.Network
+) -> None:
   state = {
     **start(),
     'opt': jax.device_get(supervised.optim.direction(OPTIM).init(start()['params'])),
@@ -311,8 +277,8 @@ def test_nothing_crosses_between_host_and_device_unasked_in_training(tmp_path: p
   mask = np.ones(len(rows), np.float32)
   batch = {'input': INPUT[rows], 'label': LABELS[rows].astype(np.int32), 'mask': mask, 'row': rows}
   key, watching = jax.random.key(0), watch(save_every=2)
-  with jax.transfer_guard('disallow'):
+  with no_silent_transfers():
     state = supervised.loop.fit(
-      NOISY.train_step, state, lambda _: batch, key, steps=3, name='toy', folder=tmp_path / 'c', watch=watching
+      network.train_step, state, lambda _: batch, key, steps=3, name='toy', folder=tmp_path / 'c', watch=watching
     )
   assert jnp.isfinite(state['params']['kernel']).all()
