@@ -3,7 +3,7 @@
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from emo_jax import command_line
+from emo_jax import command_line, memory
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'The experiment.', lock_config=True)
 WORKDIR = flags.DEFINE_string('workdir', None, 'Where results go, and stages unless config.cache is set.')
@@ -14,6 +14,7 @@ def main(argv: list[str]) -> None:
   """Flags to experiment."""
   if len(argv) > 1:
     raise app.UsageError(f'unknown arguments {argv[1:]}; config fields are set by --config.a.b=value')
+  memory.keep_freed_memory()
   logging.set_verbosity(logging.WARNING)  # Orbax tells of every save
   from emo_jax import experiment
 
