@@ -24,6 +24,7 @@ Gradient = Callable[[jax.Array, jax.Array, jax.Array, Window], jax.Array]  # of 
 # Channels below which XLA's 3-D convolution is slow on a GPU too: of a C3D step on an H100 (bfloat16, 30 clips, 31 ms)
 # the first layer took 11 ms, and the whole step takes 27 ms with that layer as a 2-D convolution.
 FEW = 8
+TO_SAVE = {'winograd': 3.0}  # milliseconds: its hundred loops take 3 s to compile, which a thousand steps pay back
 
 
 def conv3d(x: jax.Array, kernel: jax.Array, *, strides: Window = (1, 1, 1)) -> jax.Array:
@@ -55,21 +56,23 @@ def conv3d(x: jax.Array, kernel: jax.Array, *, strides: Window = (1, 1, 1)) -> j
 
 
 def fastest(table: conv_table.Table, x_shape: tuple[int, ...], kernel_shape: tuple[int, ...], strides: Window) -> str:
-  """The fastest form of the most similar layer in a table: same kernel and strides, nearest in positions and channels.
+  """The fastest form of the most similar layer in a table: same kernel and strides, nearest in side and channels.
 
-  'stacked' where no layer of that kernel and those strides was measured.
+  The side is that of a cube of as many positions: their number tells less than the channels' does. 'stacked' where no
+  layer of that kernel and those strides was measured.
   """
   positions, (channels, features) = math.prod(x_shape[:4]), kernel_shape[3:]
 
   def distance(layer: conv_table.Layer) -> float:
-    ratios = math.prod(layer.size) / positions, layer.channels / channels, layer.features / features
+    side = (math.prod(layer.size) / positions) ** (1 / 3)
+    ratios = side, layer.channels / channels, layer.features / features
     return sum(math.log(ratio) ** 2 for ratio in ratios)
 
   similar = [layer for layer in table if (layer.kernel, layer.strides) == (kernel_shape[:3], strides)]
   if not similar:
     return 'stacked'
   times = table[min(similar, key=distance)]
-  return min(times, key=times.__getitem__)
+  return min(times, key=lambda form: times[form] + TO_SAVE.get(form, 0))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))

@@ -101,7 +101,16 @@ def test_table_names_forms_that_can_do_its_layers(name: str) -> None:
 def test_a_measured_layer_gets_its_fastest_form() -> None:
   for layer, times in conv_table.CONVOLVE.items():
     shapes = (*layer.size, layer.channels), (*layer.kernel, layer.channels, layer.features)
-    assert times[conv3d.fastest(conv_table.CONVOLVE, *shapes, layer.strides)] == min(times.values())
+    chosen = conv3d.fastest(conv_table.CONVOLVE, *shapes, layer.strides)
+    assert times[chosen] <= min(times.values()) + 3
+    assert chosen == 'winograd' or times[chosen] == min(ms for form, ms in times.items() if form != 'winograd')
+
+
+def test_what_compiles_long_has_to_save_three_milliseconds() -> None:
+  layer = conv_table.Layer((3, 3, 3), ONE, (1, 2, 3, 3), 2, 4)
+  shapes = (1, 2, 3, 3, 2), (3, 3, 3, 2, 4), ONE
+  assert conv3d.fastest({layer: {'winograd': 7.1, 'summed': 10.0}}, *shapes) == 'summed'
+  assert conv3d.fastest({layer: {'winograd': 6.9, 'summed': 10.0}}, *shapes) == 'winograd'
 
 
 def test_other_layers_get_the_form_of_the_nearest() -> None:
@@ -118,6 +127,7 @@ def test_other_layers_get_the_form_of_the_nearest() -> None:
   assert chosen(1, 33) == 'wide'
   assert chosen(6, 10) == 'few'
   assert chosen(8, 10) == 'many'
+  assert chosen(20, 40) == 'wide'  # 2.5 times the channels, 20 times the positions; not 4 and 2.5 times
   assert chosen(50, 10, (1, 3, 3)) == 'flat'
   assert chosen(1, 10, (5, 3, 3)) == chosen(1, 10, strides=(2, 1, 1)) == 'stacked'
 
