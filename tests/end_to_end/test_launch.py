@@ -146,7 +146,7 @@ def test_another_config_in_the_same_workdir_is_refused(finished, clips, launch):
     ('data.held=0 svm.candidates=(0.1,1)', 'config.svm.candidates: a fold holds nobody; set config.data.held=1'),
     ('data.held=1 data.judge=held svm.candidates=(0.1,1)', 'the very clips that are then scored'),
     ('data.held=5', 'use 0 or 1'),
-    ('visual.scaling=fix', 'use fixed, segment or clip'),
+    ('visual.scaling=fix', 'use fixed, segment, clip or published'),
     ('fusion.finetune.optim.schedule=linear', 'use constant or cosine'),
     ('fusion.units=()', 'at least one layer'),
     ('save.every=0', 'at least 1'),
