@@ -199,5 +199,5 @@ def test_clip_scaling_takes_the_mean_face_away() -> None:
 
 
 def test_an_unknown_scaling_is_refused_by_name() -> None:
-  with pytest.raises(ValueError, match=r"scaling='frame'.*fixed, segment or clip"):
+  with pytest.raises(ValueError, match=r"scaling='frame'.*fixed, segment, clip or published"):
     inputs.scaled_faces(jnp.zeros((1, 1, 1, 1, 3)), scaling='frame')
