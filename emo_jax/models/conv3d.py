@@ -71,8 +71,10 @@ def fastest(table: conv_table.Table, x_shape: tuple[int, ...], kernel_shape: tup
   similar = [layer for layer in table if (layer.kernel, layer.strides) == (kernel_shape[:3], strides)]
   if not similar:
     return 'stacked'
-  times = table[min(similar, key=distance)]
-  return min(times, key=lambda form: times[form] + TO_SAVE.get(form, 0))
+  nearest = min(similar, key=distance)
+  times, measured = table[nearest], math.prod(nearest.size) * nearest.channels * nearest.features
+  work = positions * channels * features / measured
+  return min(times, key=lambda form: work * times[form] + TO_SAVE.get(form, 0))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))

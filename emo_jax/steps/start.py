@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 
 from emo_jax.context import Experiment
@@ -16,9 +17,14 @@ from emo_jax.training.modalities import MODALITIES, Modality
 Tree = Any
 
 
+@functools.lru_cache(maxsize=4)
+def _built(modality: str, config: ml_collections.FrozenConfigDict, classes: int) -> Modality:
+  return MODALITIES[modality](config, classes=classes)
+
+
 def modality_of(x: Experiment, modality: str) -> Modality:
-  """The network of 'audio' or 'visual' as the config wants it."""
-  return MODALITIES[modality](x.config[modality], classes=len(x.classes))
+  """The network of 'audio' or 'visual' as the config wants it, the same one for all folds: it is compiled once."""
+  return _built(modality, ml_collections.FrozenConfigDict(x.config[modality]), len(x.classes))
 
 
 def images_like(x: Experiment, modality: str) -> jax.ShapeDtypeStruct:

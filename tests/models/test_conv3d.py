@@ -111,6 +111,8 @@ def test_what_compiles_long_has_to_save_three_milliseconds() -> None:
   shapes = (1, 2, 3, 3, 2), (3, 3, 3, 2, 4), ONE
   assert conv3d.fastest({layer: {'winograd': 7.1, 'summed': 10.0}}, *shapes) == 'summed'
   assert conv3d.fastest({layer: {'winograd': 6.9, 'summed': 10.0}}, *shapes) == 'winograd'
+  smaller = (1, 2, 3, 3, 2), (3, 3, 3, 2, 2), ONE  # half the work, and half of what is saved
+  assert conv3d.fastest({layer: {'winograd': 6.9, 'summed': 10.0}}, *smaller) == 'summed'
 
 
 def test_other_layers_get_the_form_of_the_nearest() -> None:

@@ -29,6 +29,14 @@ def test_statistics_are_of_what_is_standardised(modality: str, z_score: str, sha
   networks.check(x, modality)  # and the network takes them
 
 
+def test_a_network_is_built_once_for_all_folds_and_anew_for_another_config() -> None:
+  x = Experiment(tiny.get_config(), pathlib.Path(), pathlib.Path(), [], ['a', 'b'], [])
+  built = start.modality_of(x, 'audio')
+  assert start.modality_of(x, 'audio') is built
+  x.config.audio.optim.lr = 0.5
+  assert start.modality_of(x, 'audio') is not built
+
+
 def test_features_of_other_segments_are_never_handed_out(tmp_path: pathlib.Path) -> None:
   x = Experiment(tiny.get_config(), pathlib.Path(), pathlib.Path(), [], ['a', 'b'], [])
   x.made['features'] = [tmp_path]
