@@ -28,8 +28,17 @@ def get_config() -> ml_collections.ConfigDict:
       'nets_seed': config_dict.placeholder(int),
       # Where stages lie; <workdir>/stages unless set. Experiments may share one.
       'cache': config_dict.placeholder(str),
-      # The last stage to run: prepare, audio_net, visual_net, features, fusion, decide, report.
+      # The last stage to run: prepare, audio_net, visual_net, features, handcrafted, fusion, decide, report.
       'until': 'report',
+      # Who is judged, of those in emo_jax/contenders.py:
+      #   audio, visual                 SVM on the network's features
+      #   audio_softmax, visual_softmax the network's own verdict, averaged over a clip's segments
+      #   sound_features, face_features, handcrafted    SVM on hand-crafted features: of either, of both
+      #   concat                        feature level: SVM on both networks' features
+      #   max, min, mean, product, majority             decision level: rules on both networks' verdicts
+      #   score                         score level: both networks' verdicts, weighted
+      #   hybrid                        model level: the fusion network (fusion.kind)
+      'methods': ('audio', 'visual', 'concat', 'hybrid'),
       'data': {
         # manifest, rml, enterface05, baum1s, ravdess, cremad, savee, java_sed, demo
         'corpus': 'manifest',
@@ -111,8 +120,17 @@ def get_config() -> ml_collections.ConfigDict:
         'select': 'last',
         'optim': {**SGD},
       },
+      'handcrafted': {
+        # Of the sound: librosa (MFCC, pitch, energy), or openSMILE's egemaps or compare (the extra opensmile, whose
+        # licence is for research).
+        'sound': 'librosa',
+        'size': 64,  # px of the faces that HOG and LBP look at
+      },
       'fusion': {
-        'units': (4096, 2048, 1024),  # hidden units of each RBM, the lowest first
+        # The network at model level: dbn; fc (fully connected, of the same units); on a clip's pooled features mlp
+        # (Tripathi 2018); on its sequence of segments attention (cross-modal, CFN-SR) or encoding (joint, TBJE).
+        'kind': 'dbn',
+        'units': (4096, 2048, 1024),  # of dbn and fc: hidden units of each layer, the lowest first
         # Features to visible units, by training rows: modality (min-max of all of a modality's, to [0, 1]), joint (one
         # min-max for both: the script), feature (each by its own), standard (mean 0, deviation 1).
         'scaling': 'modality',
@@ -146,6 +164,21 @@ def get_config() -> ml_collections.ConfigDict:
           'select': 'last',
           'optim': {**SGD, 'lr': 1e-2},
         },
+        'head': {  # of fc, mlp, attention and encoding
+          'width': 256,  # of mlp, attention and encoding: channels
+          'blocks': 2,  # of attention and encoding: transformer layers
+          'heads': 4,  # and attention heads
+          'primary': 'visual',  # of encoding: the half that guides the other: visual or audio
+          'dropout': 0.3,
+          'batch': 30,
+          'epochs': 40,
+          'select': 'last',
+          'optim': {**SGD, 'name': 'adamw', 'lr': 3e-4, 'weight_decay': 1e-2, 'schedule': 'cosine'},
+        },
+      },
+      'score': {
+        'sound': 0.5,  # the weight of the sound's verdict, 0 to 1; the face has the rest
+        'candidates': (),  # weights to choose from on each fold's held clips, in place of sound
       },
       'pool': 'mean',  # a clip's segments to one vector: mean, max, mean_std, mean_std_deltas, pyramid
       # speaker: each speaker's clips to mean 0, deviation 1 by themselves, the judged ones too (a speaker's only clip
@@ -155,6 +188,17 @@ def get_config() -> ml_collections.ConfigDict:
         'c': 1.0,  # the penalty
         'candidates': (),  # penalties to choose from on each fold's held clips, in place of c
       },
+      # An ablation: every variant with every normalisation, network seed and fusion seed is an experiment, and one page
+      # compares them all (configs/ablations).
+      'sweep': {
+        'variants': {},  # name -> the fields that differ, as nested as here; {}: no ablation, one experiment
+        'normalise': ('none',),
+        'nets_seeds': (0,),
+        'seeds': (0, 1, 2),
+        # Named before looking: pairs of contenders, tested over speakers. A rival that is a tuple is the one of these
+        # that is best on each fold's held clips.
+        'contrasts': (),
+      },
       # Who decodes the clips, through joblib; nothing of it changes what comes out.
       'executor': {
         'backend': 'threading',  # threading or loky (this machine), dask (a cluster; needs the extra dask)
@@ -162,7 +206,8 @@ def get_config() -> ml_collections.ConfigDict:
         'limit': 60.0,  # seconds without a frame after which a clip's decoder is stopped and the clip rejected
         'address': '',  # of Dask's scheduler, as tcp://host:8786, all on one file system; '': a cluster on this machine
       },
-      'parallel': {'folds': 1},  # folds trained side by side; 1 is all there is so far
+      # Folds whose RBMs are trained side by side as one program, for accelerators: on CPU it is no gain.
+      'parallel': {'folds': 1},
       'log': {'every': 10},  # steps between fetches of metrics
       'save': {'every': 200},  # steps between checkpoints
     }

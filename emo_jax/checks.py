@@ -12,6 +12,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from emo_jax import contenders
 from emo_jax.evaluation import normalise, pooling
 from emo_jax.evaluation.folds import Fold
 from emo_jax.frontend import mtcnn
@@ -19,7 +20,13 @@ from emo_jax.steps import fusion
 from emo_jax.training import modalities, optim
 
 NETWORKS = ('audio', 'visual')
-TRAINED = ('audio', 'visual', 'fusion.finetune')  # whose last epoch, or the best on held speakers, is taken
+TRAINED = ('audio', 'visual', 'fusion.finetune', 'fusion.head')
+
+
+def _choosing(config: Any) -> list[str]:
+  """The parts that are trained and keep the epoch that is best on held speakers."""
+  unused = 'fusion.head' if config.fusion.kind == 'dbn' else 'fusion.finetune'
+  return [part for part in TRAINED if part != unused and _value(config, part).select == 'held']
 
 
 def _value(config: Any, field: str) -> Any:
@@ -42,6 +49,7 @@ def check(config: Any, *, stages: Sequence[str], corpora: Sequence[str]) -> None
     ('until', stages),
     ('data.corpus', corpora),
     ('data.judge', ('test', 'held')),
+    ('handcrafted.sound', ('librosa', 'egemaps', 'compare')),
     ('data.held', (0, 1)),
     ('data.cremad.label', ('acted', 'crowd')),
     ('frontend.faces.detector', ('haar', 'mtcnn')),
@@ -60,12 +68,21 @@ def check(config: Any, *, stages: Sequence[str], corpora: Sequence[str]) -> None
     ('pool', tuple(pooling.POOLS)),
     ('normalise', tuple(normalise.PROTOCOLS)),
     ('executor.backend', ('threading', 'loky', 'dask')),
-    ('parallel.folds', (1,)),
   )
   for field, values in known:
     value = _value(config, field)
     if value not in values:
       raise ValueError(f'config.{field}={value!r}: use {" or ".join(map(str, values))}')
+  unknown = [method for method in config.methods if method not in contenders.CONTENDERS]
+  if unknown or not config.methods or len(set(config.methods)) < len(config.methods):
+    raise ValueError(
+      f'config.methods={config.methods!r}: use one or more, each once, of {", ".join(contenders.CONTENDERS)}'
+    )
+  if config.handcrafted.sound != 'librosa' and importlib.util.find_spec('opensmile') is None:
+    raise ModuleNotFoundError(
+      f'config.handcrafted.sound={config.handcrafted.sound} needs openSMILE, whose licence is for research: '
+      "pip install -e '.[opensmile]', or use librosa"
+    )
   if config.frontend.faces.detector == 'mtcnn':
     mtcnn.weights()
   _check_counts(config)
@@ -82,8 +99,9 @@ def check(config: Any, *, stages: Sequence[str], corpora: Sequence[str]) -> None
 
 
 def _check_counts(config: Any) -> None:
-  batches = ('audio', 'visual', 'fusion.rbm', 'fusion.finetune')
+  batches = ('audio', 'visual', 'fusion.rbm', 'fusion.finetune', 'fusion.head')
   fields = [f'{part}.{name}' for part in batches for name in ('batch', 'epochs')] + ['log.every', 'save.every']
+  fields += ['parallel.folds', 'handcrafted.size']
   fields += [f'{part}.accumulate' for part in NETWORKS]
   fields += [f'frontend.{name}' for name in ('segments.length', 'segments.shift', 'faces.every')]
   for field in [*fields, 'fusion.rbm.cd_steps']:
@@ -106,6 +124,7 @@ def _check_ranges(config: Any) -> None:
     ('fusion.rbm.lr', 0, math.inf),
     ('fusion.rbm.real_lr', 0, math.inf),
     ('fusion.rbm.ais.chains', 0, math.inf),
+    ('score.sound', 0, 1),
   )
   for field, low, high in ranges:
     if not low <= _value(config, field) <= high:
@@ -153,8 +172,8 @@ def _check_initial(config: Any) -> None:
 
 
 def _check_selection(config: Any) -> None:
-  for part in TRAINED:
-    if _value(config, part).select == 'held' and config.data.judge == 'held':
+  for part in _choosing(config):
+    if config.data.judge == 'held':
       raise ValueError(
         f'config.{part}.select=held with config.data.judge=held: an epoch chosen on the very clips that are then '
         'scored flatters; use config.data.judge=test, or select=last'
@@ -165,11 +184,14 @@ def _check_penalties(config: Any) -> None:
   for c in (config.svm.c, *config.svm.candidates):
     if not isinstance(c, int | float) or not 0 < c < math.inf:
       raise ValueError(f'config.svm: {c!r} in c or candidates; a penalty is a number above 0')
-  if config.svm.candidates and config.data.judge == 'held':
-    raise ValueError(
-      'config.svm.candidates with config.data.judge=held: a C chosen on the very clips that are then scored flatters; '
-      'use config.data.judge=test, or a fixed config.svm.c'
-    )
+  if not all(isinstance(weight, int | float) and 0 <= weight <= 1 for weight in config.score.candidates):
+    raise ValueError(f'config.score.candidates={config.score.candidates!r}: weights of the sound are from 0 to 1')
+  for field, fixed in (('svm', 'c'), ('score', 'sound')):
+    if config[field].candidates and config.data.judge == 'held':
+      raise ValueError(
+        f'config.{field}.candidates with config.data.judge=held: a value chosen on the very clips that are then scored '
+        f'flatters; use config.data.judge=test, or a fixed config.{field}.{fixed}'
+      )
 
 
 def check_held(config: Any, folds: Sequence[Fold]) -> None:
@@ -181,7 +203,8 @@ def check_held(config: Any, folds: Sequence[Fold]) -> None:
   wishes = (
     ('data.judge=held', config.data.judge == 'held'),
     ('svm.candidates', config.svm.candidates),
-    *((f'{part}.select=held', _value(config, part).select == 'held') for part in TRAINED),
+    ('score.candidates', config.score.candidates),
+    *((f'{part}.select=held', True) for part in _choosing(config)),
   )
   for field, needs in wishes:
     if needs and not all(fold.held for fold in folds):

@@ -33,7 +33,8 @@ class Experiment:
     metrics: where training writes its numbers, while the experiment runs.
     records: of each prepared clip, as halves.prepare_clip returns them.
     store, segments: the prepared clips and their windows.
-    made: stage name -> its folders, one a fold.
+    made: stage name -> its folders, one a fold ('decide/<method>' -> those of a method; prepare and handcrafted: one).
+    planning: nothing is made; `made` says what would be.
   """
 
   config: Any
@@ -50,6 +51,7 @@ class Experiment:
   store: Any = None
   segments: Any = None
   made: dict[str, list[pathlib.Path]] = dataclasses.field(default_factory=dict)
+  planning: bool = False
 
   def sides(self, fold: Fold) -> np.ndarray:
     """'train', 'held', 'test' or '' for each clip in a fold."""
@@ -63,24 +65,37 @@ class Experiment:
 
   def labels(self, rows: np.ndarray) -> np.ndarray:
     """int [n]: the class of the clip that each segment belongs to (method.md A3: a segment's label is its clip's)."""
-    of_clip = np.array([self.classes.index(clip.emotion) for clip in self.clips])
-    return of_clip[self.segments.clip[rows]]
+    return self.truth()[self.segments.clip[rows]]
 
   def contents(self, clips: Iterable[int], halves: tuple[str, ...]) -> list[list[str | None]]:
     """What a stage's key says of clips: id, emotion, and the content of these halves ('audio', 'faces')."""
     return [[self.clips[c].id, self.clips[c].emotion, *(self.records[c][half] for half in halves)] for c in clips]
 
-  def watch(self, tick: Callable[[int], Any]) -> loop.Watch:
-    """How trainings report and save (config.log, config.save)."""
-    return loop.Watch(self.metrics, tick, log_every=self.config.log.every, save_every=self.config.save.every)
+  def watch(self, folder: pathlib.Path, tick: Callable[[int], Any]) -> loop.Watch:
+    """How the trainings of a stage's folder report and save (config.log, config.save)."""
+    return loop.Watch(
+      self.metrics.beside(folder), tick, log_every=self.config.log.every, save_every=self.config.save.every
+    )
 
   @property
   def nets_seed(self) -> int:
     """The seed of the two networks: config.nets_seed, or config.seed where that is not set."""
     return self.config.seed if self.config.nets_seed is None else self.config.nets_seed
 
+  def truth(self) -> np.ndarray:
+    """int [clips]: the class of each clip."""
+    return np.array([self.classes.index(clip.emotion) for clip in self.clips], int)
+
+  def planned(self, name: str, keys: list[Any]) -> bool:
+    """Whether a stage is only planned; then its folders are noted, and nothing is to be made."""
+    if self.planning:
+      self.made[name] = [stages.folder_of(self.cache, name, key) for key in keys]
+    return self.planning
+
   def make_folds(self, name: str, keys: list[Any], work: Callable[..., None], weights: list[int], unit: str) -> None:
     """Makes a stage's folder of every fold under one progress bar: work(folder, fold number, tick)."""
+    if self.planned(name, keys):
+      return
     self.made[name] = []
     with progress(name, sum(weights), unit) as bar:
       for number, key in enumerate(keys):

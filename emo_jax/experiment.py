@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from emo_jax import checks, provenance
+from emo_jax import checks, contenders, provenance
 from emo_jax.context import Experiment, Unusable
 from emo_jax.corpora import baum1s, cremad, demo, enterface05, java_sed, manifest, ravdess, rml, savee
 from emo_jax.corpora import clip as clip_list
 from emo_jax.evaluation import leaks, splits
 from emo_jax.report import report
-from emo_jax.steps import decide, fusion, networks, prepare
+from emo_jax.steps import decide, fusion, handcrafted, networks, prepare
 from emo_jax.training.metrics import Metrics
 
 READERS: dict[str, Callable[[Any], clip_list.Listing]] = {
@@ -38,6 +38,7 @@ STAGES: dict[str, Callable[[Experiment], None]] = {
   'audio_net': lambda x: networks.train_networks(x, 'audio'),
   'visual_net': lambda x: networks.train_networks(x, 'visual'),
   'features': networks.extract_features,
+  'handcrafted': handcrafted.extract,
   'fusion': fusion.fuse,
   'decide': decide.decide,
   'report': report.write,
@@ -64,7 +65,7 @@ def look_over(config: Any, workdir: str) -> Experiment:
     balance = leaks.balance(clips, np.array([x.sides(fold) for fold in folds]))
     if balance.examples:
       x.warnings.append('; '.join((balance.said, *balance.examples)))
-    for modality in networks.MODALITIES:
+    for modality in networks.MODALITIES if 'features' in stages_of(config) else ():
       networks.check(x, modality)
   except (ValueError, ModuleNotFoundError) as error:
     raise Unusable(str(error)) from error
@@ -97,6 +98,26 @@ def _recorded(x: Experiment) -> dict[str, Any]:
   return config
 
 
+def stages_of(config: Any) -> list[str]:
+  """The stages that an experiment runs: up to config.until, without those that nobody in config.methods needs."""
+  names, unused = list(STAGES), contenders.unused_stages(config.methods)
+  return [name for name in names[: names.index(config.until) + 1] if name not in unused]
+
+
+def plan(x: Experiment) -> list[tuple[str, pathlib.Path, bool]]:
+  """What `run` would make, and nothing is made: stage, its folder in the cache, whether that is there.
+
+  The keys of what comes after prepare hang on what it finds: where clips are not prepared, prepare is all there is.
+  """
+  x.planning = True
+  wanted = stages_of(x.config)
+  if prepare.plan(x):
+    for name in wanted[1:]:
+      if name != 'report':
+        STAGES[name](x)
+  return [(name, folder, folder.exists()) for name, folders in x.made.items() for folder in folders]
+
+
 def run(x: Experiment) -> None:
   """Runs the stages in order, up to config.until. What is done is not done again."""
   for warning in x.warnings:
@@ -104,12 +125,10 @@ def run(x: Experiment) -> None:
   provenance.note(x.workdir, event='start', **provenance.facts(), warnings=x.warnings)
   x.metrics = Metrics(x.workdir)
   try:
-    for name, stage in STAGES.items():
+    for name in stages_of(x.config):
       started = time.monotonic()
-      stage(x)
+      STAGES[name](x)
       provenance.note(x.workdir, event='stage', stage=name, seconds=round(time.monotonic() - started, 2))
-      if name == x.config.until:
-        break
     _note_stages(x)
   finally:
     x.metrics.close()

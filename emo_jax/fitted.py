@@ -18,7 +18,6 @@ from emo_jax.context import Experiment, Unusable
 from emo_jax.evaluation import svm
 from emo_jax.evaluation.leaks import EXAMPLES, Finding, counted
 from emo_jax.models import dbn
-from emo_jax.report.report import MEANING
 from emo_jax.steps import decide, fusion, networks, prepare, start
 from emo_jax.training import checkpoint
 
@@ -37,7 +36,7 @@ def reopen(x: Experiment) -> None:
     made = json.loads((x.workdir / 'stages.json').read_text())
     x.made = {stage: [x.cache / folder for folder in folders] for stage, folders in made.items()}
     for stage, folders in x.made.items():
-      if len(folders) != (1 if stage == 'prepare' else len(x.folds)):
+      if len(folders) != (1 if stage in ('prepare', 'handcrafted') else len(x.folds)):
         raise ValueError(f'stages.json has {len(folders)} folders of {stage}')
       if gone := [str(folder) for folder in folders if not folder.is_dir()]:
         raise ValueError(f'{gone[0]} is gone')
@@ -62,8 +61,8 @@ def findings(x: Experiment) -> Iterator[Finding]:
       yield _compared(f'{modality} statistics', x, SUMMED, functools.partial(network_statistics, modality=modality))
   if 'fusion' in x.made:
     yield _compared('fusion scaler', x, EXACT, fusion_scaler)
-  if 'decide' in x.made:
-    for method in MEANING:
+  for method in decide.by_machine(x.config):
+    if f'decide/{method}' in x.made:
       yield _compared(f'{method} scaler', x, EXACT, functools.partial(svm_scaler, method=method))
       yield _compared(f'{method} svm', x, SOLVED, functools.partial(machine, method=method))
 
@@ -106,8 +105,8 @@ def fusion_scaler(x: Experiment, number: int) -> tuple[Arrays, Arrays]:
 def svm_scaler(x: Experiment, number: int, *, method: str) -> tuple[Arrays, Arrays]:
   """The scaler before a method's SVM: as saved, and of the fold's training clips."""
   features, clips = decide.method_features(x, number, method)
-  saved = _load(x.made['decide'][number] / f'{method}_svm.npz')
-  own = svm.fit_scaler(features[x.sides(x.folds[number])[clips] == 'train'])
+  saved = _load(x.made[f'decide/{method}'][number] / f'{method}_svm.npz')
+  own = svm.fit_scaler(features[x.sides(x.folds[number])[clips] == 'train'], decide.weights(x, method))
   return {name: saved[name] for name in own}, own
 
 
@@ -116,9 +115,10 @@ def machine(x: Experiment, number: int, *, method: str) -> tuple[Arrays, Arrays]
   features, clips = decide.method_features(x, number, method)
   training = x.sides(x.folds[number])[clips] == 'train'
   labels = np.array([x.classes.index(x.clips[clip].emotion) for clip in clips[training]])
-  saved = _load(x.made['decide'][number] / f'{method}_svm.npz')
+  saved = _load(x.made[f'decide/{method}'][number] / f'{method}_svm.npz')
   c = float(saved['c']) if x.config.svm.candidates else x.config.svm.c
-  return _planes(saved), _planes(svm.fit(features[training], labels, c=c, classes=len(x.classes)))
+  weight = decide.weights(x, method)
+  return _planes(saved), _planes(svm.fit(features[training], labels, c=c, classes=len(x.classes), weight=weight))
 
 
 def _planes(arrays: Arrays) -> Arrays:

@@ -86,7 +86,7 @@ def note(workdir: pathlib.Path, **entry: Any) -> None:
 
 def _look(clips: Sequence[Clip], config: dict[str, Any]) -> dict[str, str]:
   """A configuration without its seeds, and the clips that it was judged on."""
-  kept = _kept(config)
+  kept = {field: value for field, value in _kept(config).items() if not field.startswith('sweep.')}
   for seed in ('seed', 'nets_seed'):
     kept.pop(seed)
   judged = sorted(f'{clip.corpus}/{clip.id}' for clip in clips if clip.role == 'evaluate')
@@ -110,4 +110,5 @@ def looks(cache: pathlib.Path) -> list[dict[str, str]]:
 def look_count(cache: pathlib.Path, clips: Sequence[Clip], config: dict[str, Any], judge: str) -> int:
   """How many configurations have been judged on these clips' speakers as `judge` ('test' or 'held') in this cache."""
   here = _look(clips, config)['clips']
-  return sum(look['clips'] == here and look['judge'] == judge for look in looks(cache))
+  seen = {look['config'] for look in looks(cache) if look['clips'] == here and look['judge'] == judge}
+  return len(seen)  # two experiments at once may have noted the same look

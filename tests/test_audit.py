@@ -108,11 +108,11 @@ def _plant(x: Experiment) -> None:
     features = [networks.load_features(x, number, rows, modality) for modality in ('audio', 'visual')]
     scaler: Any = dbn.fit_scaler(features, kind=x.config.fusion.scaling)
     np.savez(x.made['fusion'][number] / 'scaler.npz', **scaler)
-  path = x.made['decide'][0] / 'audio_svm.npz'
+  path = x.made['decide/audio'][0] / 'audio_svm.npz'
   pooled, _ = decide.method_features(x, 0, 'audio')
   machine: Any = {**np.load(path), 'low': pooled.min(0), 'spread': np.ptp(pooled, axis=0)}
   np.savez(path, **machine)
-  path = x.made['decide'][0] / 'hybrid_svm.npz'  # its scaler is as it should be
+  path = x.made['decide/hybrid'][0] / 'hybrid_svm.npz'  # its scaler is as it should be
   pooled, of = decide.method_features(x, 0, 'hybrid')
   everything = svm.fit(pooled, np.array([x.classes.index(x.clips[clip].emotion) for clip in of]), c=1.0, classes=4)
   np.savez(path, **{**np.load(path), 'coefficients': everything['coefficients']})

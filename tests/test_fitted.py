@@ -71,9 +71,11 @@ def test_an_svm_fitted_to_test_clips_is_found(
   for method in METHODS:
     np.savez(tmp_path / f'{method}_svm.npz', **{**saved, **scaler})
   settings = types.SimpleNamespace(svm=types.SimpleNamespace(c=1.0, candidates=candidates))
+  settings.methods, settings.fusion = METHODS, types.SimpleNamespace(kind='dbn')
   sides = np.array(['train'] * 40 + ['test'] * 20)
   clips = [types.SimpleNamespace(emotion='abc'[label]) for label in labels]
-  x: Any = types.SimpleNamespace(config=settings, clips=clips, classes=[*'abc'], folds=[0], made={'decide': [tmp_path]})
+  made = {f'decide/{method}': [tmp_path] for method in METHODS}
+  x: Any = types.SimpleNamespace(config=settings, clips=clips, classes=[*'abc'], folds=[0], made=made)
   x.sides = lambda fold: sides
   monkeypatch.setattr(fitted.decide, 'method_features', lambda *of: (features, np.arange(60)))
   found = {finding.check: finding.verdict for finding in fitted.findings(x)}

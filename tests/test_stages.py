@@ -42,6 +42,15 @@ def test_a_stage_is_made_once_for_each_key(tmp_path: pathlib.Path) -> None:
   assert not list(tmp_path.glob('*/*.partial'))
 
 
+def test_what_was_really_made_is_written_down(tmp_path: pathlib.Path) -> None:
+  assert stages.executions(tmp_path) == []
+  for key in (1, 2, 1):
+    stages.run(tmp_path, 'net', {'a': key}, lambda folder: time.sleep(0.01))
+  made = stages.executions(tmp_path)
+  assert [(line['stage'], line['digest']) for line in made] == [('net', stages.digest({'a': key})) for key in (1, 2)]
+  assert all(0.01 <= line['seconds'] < 5 for line in made)
+
+
 def test_interrupted_work_goes_on_in_the_same_folder(tmp_path: pathlib.Path) -> None:
   seen: list[list[str]] = []
 

@@ -10,13 +10,15 @@ import numpy as np
 Arrays = dict[str, np.ndarray]
 
 
-def fit_scaler(features: np.ndarray) -> Arrays:
-  """What brings features [clips, F] to [0, 1]: 'low' and 'spread' [F]; what never varies becomes 0."""
+def fit_scaler(features: np.ndarray, weight: np.ndarray | float = 1.0) -> Arrays:
+  """What brings features [clips, F] to [0, weight]: 'low' and 'spread' [F]; what never varies becomes 0."""
   spread = np.ptp(features, axis=0)
-  return {'low': features.min(0), 'spread': np.where(spread > 0, spread, 1).astype(np.float32)}
+  return {'low': features.min(0), 'spread': (np.where(spread > 0, spread, 1) / weight).astype(np.float32)}
 
 
-def fit(features: np.ndarray, labels: np.ndarray, *, c: float, classes: int) -> Arrays:
+def fit(
+  features: np.ndarray, labels: np.ndarray, *, c: float, classes: int, weight: np.ndarray | float = 1.0
+) -> Arrays:
   """Fits LIBSVM's linear machine, one against one, on features scaled to [0, 1] by these very rows.
 
   Args:
@@ -24,6 +26,7 @@ def fit(features: np.ndarray, labels: np.ndarray, *, c: float, classes: int) -> 
     labels: int [clips], class indices.
     c: penalty.
     classes: C, of which some may be missing here.
+    weight: [F], what each feature is scaled up to in place of 1.
 
   Returns:
     arrays: low, spread [F]; coefficients [pairs, F], intercepts [pairs]; present [k], the classes that were seen;
@@ -37,7 +40,7 @@ def fit(features: np.ndarray, labels: np.ndarray, *, c: float, classes: int) -> 
   present = np.unique(labels)
   if len(present) < 2:
     raise ValueError(f'{len(labels)} training clips, all of class {present}: an SVM needs clips of two emotions')
-  scaler = fit_scaler(features)
+  scaler = fit_scaler(features, weight)
   machine = SVC(kernel='linear', C=c).fit((features - scaler['low']) / scaler['spread'], labels)
   sign = -1.0 if len(present) == 2 else 1.0  # scikit-learn turns the sign of a two-class machine
   return {
@@ -82,6 +85,7 @@ def choose(
   *,
   candidates: Sequence[float],
   classes: int,
+  weight: np.ndarray | float = 1.0,
 ) -> Arrays:
   """Fits a machine with each penalty to the training clips, and keeps the one that is right on most held clips.
 
@@ -90,6 +94,7 @@ def choose(
     held, held_labels: [held clips, F] and int [held clips], of speakers that are neither fitted nor judged.
     candidates: penalties, one or more; the smallest of the equally good ones is kept.
     classes: C.
+    weight: [F], as `fit` has it.
 
   Returns:
     arrays, as `fit` does; `c` is the penalty that was chosen.
@@ -99,6 +104,6 @@ def choose(
   """
   if not len(held_labels):
     raise ValueError("no held clip can be used to choose the SVM's C; set config.svm.candidates=() for a fixed one")
-  machines = [fit(features, labels, c=c, classes=classes) for c in sorted(candidates)]
+  machines = [fit(features, labels, c=c, classes=classes, weight=weight) for c in sorted(candidates)]
   right = [np.sum(scores(machine, held).argmax(1) == held_labels) for machine in machines]
   return machines[int(np.argmax(right))]

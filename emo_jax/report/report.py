@@ -9,18 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from emo_jax import provenance
+from emo_jax import contenders, provenance
 from emo_jax.context import Experiment
 from emo_jax.corpora.clip import Clip
 from emo_jax.evaluation import metrics, normalise
 from emo_jax.report import pictures
 
-MEANING = {
-  'audio': 'sound alone: SVM on the 2-D CNN',
-  'visual': 'face alone: SVM on the 3-D CNN',
-  'concat': 'both joined: SVM, no DBN',
-  'hybrid': 'both fused by the DBN: SVM',
-}
 PROTOCOL = {
   'inductive': 'a clip is judged by itself alone',
   'transductive': "each speaker's clips, the judged ones among them, are standardised together, without their labels",
@@ -92,36 +86,39 @@ def write_warnings(x: Experiment) -> None:
   _write_list(x.workdir / 'warnings.csv', ['id', 'file', 'warning'], rows)
 
 
-def load_scores(x: Experiment) -> list[dict[str, dict[int, np.ndarray]]]:
-  """Of each fold and method: clip index -> scores [C]."""
+def load_scores(x: Experiment, side: str) -> list[dict[str, dict[int, np.ndarray]]]:
+  """Of each fold and method: index of a clip on this side, 'test' or 'held', -> scores [C]."""
   folds = []
-  for folder in x.made['decide']:
+  for number in range(len(x.folds)):
     of_fold = {}
-    for method in MEANING:
-      with np.load(folder / f'{method}_scores.npz', allow_pickle=False) as file:
+    for method in x.config.methods:
+      path = x.made[f'decide/{method}'][number] / f'{method}_{side}.npz'
+      with np.load(path, allow_pickle=False) as file:
         of_fold[method] = dict(zip(file['clip'].tolist(), file['scores'], strict=True))
     folds.append(of_fold)
   return folds
 
 
-def load_penalty(folder: pathlib.Path, method: str) -> float:
-  """The C of a fold's SVM, as it was set or chosen."""
-  with np.load(folder / f'{method}_svm.npz', allow_pickle=False) as file:
-    return float(file['c'])
+def load_penalty(x: Experiment, number: int, method: str) -> dict[str, float]:
+  """'c' of a contender's SVM in a fold, as it was set or chosen; nothing for those without one."""
+  path = x.made[f'decide/{method}'][number] / f'{method}_svm.npz'
+  if not path.exists():
+    return {}
+  with np.load(path, allow_pickle=False) as file:
+    return {'c': float(file['c'])}
 
 
 def judge_method(x: Experiment, scores: list[dict[str, dict[int, np.ndarray]]], method: str) -> dict[str, Any]:
   """accuracy, uar, confusion over all judged clips, the same per fold (with its SVM's C) and per speaker."""
-  size = len(x.classes)
-  truth = np.array([x.classes.index(clip.emotion) for clip in x.clips])
+  size, truth = len(x.classes), x.truth()
   tables, per_speaker, per_fold = [], {}, []
-  for fold, folder, of_fold in zip(x.folds, x.made['decide'], scores, strict=True):
+  for number, (fold, of_fold) in enumerate(zip(x.folds, scores, strict=True)):
     clips = np.array(sorted(of_fold[method]), int)
     verdicts = np.array([np.argmax(of_fold[method][clip]) for clip in clips], int)
     tables.append(metrics.confusion(truth[clips], verdicts, classes=size))
     judged = fold.test if x.config.data.judge == 'test' else fold.held
     summary = metrics.summary(tables[-1])
-    penalty = {'c': load_penalty(folder, method)}
+    penalty = load_penalty(x, number, method)
     per_fold.append({f'{x.config.data.judge}_speakers': list(judged), **summary, **penalty})
     for speaker in judged:
       own = np.array([x.clips[clip].speaker == speaker for clip in clips], bool)
@@ -131,7 +128,10 @@ def judge_method(x: Experiment, scores: list[dict[str, dict[int, np.ndarray]]], 
   common = [(clip, of[method][clip]) for of in scores for clip in set.intersection(*map(set, of.values()))]
   right = [np.argmax(values) == truth[clip] for clip, values in common]
   of_common = {'accuracy_common': float(np.mean(right)) if right else 0.0}
+  kind = x.config.fusion.kind
   return {
+    'level': contenders.level(method, kind),
+    'meaning': contenders.meaning(method, kind),
     **metrics.summary(whole),
     **of_common,
     'confusion': whole.tolist(),
@@ -140,17 +140,18 @@ def judge_method(x: Experiment, scores: list[dict[str, dict[int, np.ndarray]]], 
   }
 
 
-def write_predictions(x: Experiment, scores: list[dict[str, dict[int, np.ndarray]]]) -> None:
-  """predictions.csv: a row for each judged clip; empty cells where a method lacked the half it needs."""
+def write_predictions(x: Experiment, scores: list[dict[str, dict[int, np.ndarray]]], path: pathlib.Path) -> None:
+  """A CSV with a row for each clip of each fold; empty cells where a method lacked the half it needs."""
   protocol = standing(normalise.PROTOCOLS[x.config.normalise], leaks_allowed=x.config.data.allow_leaks)
-  with open(x.workdir / 'predictions.csv', 'w', newline='', encoding='utf-8', errors='backslashreplace') as file:
+  methods = x.config.methods
+  with open(path, 'w', newline='', encoding='utf-8', errors='backslashreplace') as file:
     table = csv.writer(file)
-    columns = [c for m in MEANING for c in (m, *(f'{m}:{emotion}' for emotion in x.classes))]
+    columns = [c for m in methods for c in (m, *(f'{m}:{emotion}' for emotion in x.classes))]
     table.writerow(['fold', 'clip', 'speaker', 'truth', 'protocol', *columns])
     for number, of_fold in enumerate(scores):
       for clip in sorted(set().union(*of_fold.values())):
         row: list[Any] = [number, x.clips[clip].id, x.clips[clip].speaker, x.clips[clip].emotion, protocol]
-        for method in MEANING:
+        for method in methods:
           if clip in of_fold[method]:
             values = of_fold[method][clip]
             row += [x.classes[int(np.argmax(values))], *(f'{value:.6f}' for value in values)]
@@ -161,8 +162,10 @@ def write_predictions(x: Experiment, scores: list[dict[str, dict[int, np.ndarray
 
 def write(x: Experiment) -> None:
   """Writes all of it, and prints the table."""
-  scores = load_scores(x)
-  write_predictions(x, scores)
+  scores = load_scores(x, x.config.data.judge)
+  write_predictions(x, scores, x.workdir / 'predictions.csv')
+  if x.config.data.judge == 'test' and all(fold.held for fold in x.folds):
+    write_predictions(x, load_scores(x, 'held'), x.workdir / 'held.csv')
   judged = {clip for of_fold in scores for of_method in of_fold.values() for clip in of_method}
   rejected, half_clips = missing(x)
   looks = functools.partial(provenance.look_count, x.cache, x.clips, x.config.to_dict())
@@ -182,7 +185,7 @@ def write(x: Experiment) -> None:
     'split_digest': x.split['digest'],
     'configurations_judged_on_test': looks('test'),
     'configurations_judged_on_held': looks('held'),
-    'methods': {method: judge_method(x, scores, method) for method in MEANING},
+    'methods': {method: judge_method(x, scores, method) for method in x.config.methods},
   }
   (x.workdir / 'report.json').write_text(json.dumps(result, indent=1) + '\n')
   stands = standing(result['protocol'], leaks_allowed=result['leaks_allowed'])
@@ -199,12 +202,13 @@ def console_table(result: dict[str, Any]) -> str:
   """The table of the methods, for people."""
   who = 'held' if result['judged'] == 'held' else 'test' if result['leaks_allowed'] else 'unseen'
   stands = standing(result['protocol'], leaks_allowed=result['leaks_allowed'])
+  width = max(map(len, ('method', *result['methods'])))
   lines = [
     f'{result["clips"]} clips of {result["speakers"]} {who} speakers, {len(result["classes"])} emotions, '
     f'chance {1 / len(result["classes"]):.3f}, {stands}',
-    f'{"method":8} {"accuracy":>8} {"uar":>7}',
+    f'{"method":{width}} {"accuracy":>8} {"uar":>7}',
   ]
-  lines += [f'{m:8} {r["accuracy"]:8.3f} {r["uar"]:7.3f}   {MEANING[m]}' for m, r in result['methods'].items()]
+  lines += [f'{m:{width}} {r["accuracy"]:8.3f} {r["uar"]:7.3f}   {r["meaning"]}' for m, r in result['methods'].items()]
   if result['protocol'] != 'inductive':
     lines.append(f'{result["protocol"].capitalize()}: {PROTOCOL[result["protocol"]]}. {APART}')
   if result['leaks_allowed']:
@@ -234,7 +238,7 @@ def _result_tables(result: dict[str, Any]) -> list[str]:
   lines = _table(
     ['method', 'what it is', 'protocol', 'clips', 'accuracy', 'UAR', 'accuracy on the clips that all could judge'],
     [
-      [m, MEANING[m], protocol, r['clips'], f'{r["accuracy"]:.3f}', f'{r["uar"]:.3f}', f'{r["accuracy_common"]:.3f}']
+      [m, r['meaning'], protocol, r['clips'], f'{r["accuracy"]:.3f}', f'{r["uar"]:.3f}', f'{r["accuracy_common"]:.3f}']
       for m, r in methods.items()
     ],
   )
@@ -245,10 +249,11 @@ def _result_tables(result: dict[str, Any]) -> list[str]:
     [[s, protocol, *(f'{r["per_speaker"][s]["accuracy"]:.3f}' for r in methods.values())] for s in speakers],
   )
   if result['svm_candidates']:
-    folds = zip(*(r['per_fold'] for r in methods.values()), strict=True)
+    machines = {m: r['per_fold'] for m, r in methods.items() if all('c' in fold for fold in r['per_fold'])}
+    folds = zip(*machines.values(), strict=True)
     lines += ['', f"C of each fold's SVMs, chosen on its held clips from {result['svm_candidates']}:", '']
     lines += _table(
-      ['test speakers', 'protocol', *methods],
+      ['test speakers', 'protocol', *machines],
       [[', '.join(fold[0]['test_speakers']), protocol, *(f'{f["c"]:g}' for f in fold)] for fold in folds],
     )
   return lines

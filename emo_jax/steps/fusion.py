@@ -1,5 +1,6 @@
-"""Step 5, fusion: the DBN of every fold (method.md A4)."""
+"""Step 5, fusion: the DBN of every fold, or the network that config.fusion.kind puts in its place (method.md A4)."""
 
+import contextlib
 import pathlib
 from collections.abc import Callable
 from typing import Any, cast
@@ -7,25 +8,35 @@ from typing import Any, cast
 import jax
 import numpy as np
 
+from emo_jax import stages
 from emo_jax.context import Experiment
 from emo_jax.models import dbn, rbm
+from emo_jax.steps import heads
 from emo_jax.steps.networks import load_features
-from emo_jax.training import autoencoder, batches, checkpoint, contrastive, supervised
+from emo_jax.training import autoencoder, batches, checkpoint, contrastive, loop, side_by_side, supervised
 
-VERSION = 4  # raised when this code changes its result
+VERSION = 4  # raised when the DBN's code changes its result
 BOTH = ('audio', 'visual')
+KINDS = ('dbn', *heads.READS)
+OF_DBN = ('kind', 'units', 'scaling', 'visible', 'top', 'rbm', 'finetune')  # what it reads of config.fusion
 
 
 def check(config: Any) -> None:
   """Refuses words of config.fusion that its parts would stumble over hours later.
 
   Raises:
-    ValueError: a field and what it may be.
+    ValueError: a field, its value and what it may be.
   """
+  if config.kind not in KINDS:
+    raise ValueError(f'config.fusion.kind={config.kind!r}: use {" or ".join(KINDS)}')
+  dbn.fit_scaler([np.zeros((1, 1))], kind=config.scaling)
+  (_check_dbn if config.kind == 'dbn' else heads.check)(config)
+
+
+def _check_dbn(config: Any) -> None:
   kinds = dbn.stack_units(len(config.units), visible=config.visible, top=config.top)
   for units in kinds:
     contrastive.build_layer(1, units, config.rbm)
-  dbn.fit_scaler([np.zeros((1, 1))], kind=config.scaling)
   if config.rbm.learn_variance and config.visible != 'gaussian':  # the means of linear units lack it: it would drift
     raise ValueError(f'config.fusion.rbm.learn_variance needs gaussian visible units, not {config.visible}')
   tune = config.finetune
@@ -38,15 +49,77 @@ def check(config: Any) -> None:
     )
 
 
-def train_steps(config: Any, rows: int) -> int:
-  """Updates in the fusion of a fold with so many training rows, for the progress bar."""
-  steps = lambda part: part.epochs * batches.steps_per_epoch(rows, part.batch)
-  of_tuning = {'softmax': steps(config.finetune), 'autoencoder': config.finetune.epochs, 'none': 0}
-  return len(config.units) * steps(config.rbm) + of_tuning[config.finetune.kind]
+def train_steps(config: Any, rows: int, clips: int) -> int:
+  """Updates in the fusion of a fold with so many training segments, of so many clips, for the progress bar."""
+  steps = lambda part, items: part.epochs * batches.steps_per_epoch(items, part.batch)
+  if config.kind != 'dbn':
+    return steps(config.head, rows if config.kind == 'fc' else clips)
+  of_tuning = {'softmax': steps(config.finetune, rows), 'autoencoder': config.finetune.epochs, 'none': 0}
+  return len(config.units) * steps(config.rbm, rows) + of_tuning[config.finetune.kind]
 
 
 def fuse(x: Experiment) -> None:
-  """The DBN of every fold: fitted to the training segments that have both halves, then applied to all that do."""
+  """The fusion of every fold: fitted to the training clips or segments that have both halves, applied to all such."""
+  config, is_dbn = x.config.fusion, x.config.fusion.kind == 'dbn'
+  learn = belief_learner(x) if is_dbn else heads.learner(x)
+
+  def work(folder: pathlib.Path, number: int, tick: Callable[[int], Any]) -> None:
+    learn(folder, number, joined(x, number, folder), x.watch(folder, tick))
+
+  keys = [
+    {
+      'version': VERSION if is_dbn else heads.VERSION,
+      'config': {field: config.to_dict()[field] for field in OF_DBN} if is_dbn else heads.settings(config),
+      'seed': x.config.seed,
+      'features': x.made['features'][number].name,
+    }
+    for number in range(len(x.folds))
+  ]
+  rows = [x.rows(fold, BOTH, 'train') for fold in x.folds]
+  steps = [train_steps(config, len(of_fold), len(np.unique(x.segments.clip[of_fold]))) for of_fold in rows]
+  if is_dbn and x.config.parallel.folds > 1 and not x.planning:
+    _stacks_side_by_side(x, [stages.folder_of(x.cache, 'fusion', key) for key in keys])
+  x.make_folds('fusion', keys, work, steps, 'step')
+
+
+def joined(x: Experiment, number: int, folder: pathlib.Path) -> heads.Joined:
+  """A fold's features of both halves, scaled by its training segments; the scaler is saved as scaler.npz."""
+  fold = x.folds[number]
+  rows = x.rows(fold, BOTH, 'train', 'held', 'test')
+  training = np.isin(rows, x.rows(fold, BOTH, 'train'))
+  features = [load_features(x, number, rows, modality) for modality in BOTH]
+  scaler = dbn.fit_scaler([part[training] for part in features], kind=x.config.fusion.scaling)
+  np.savez(folder / 'scaler.npz', **cast(Any, scaler))
+  return heads.Joined(rows, dbn.scale(scaler, features), sound=features[0].shape[1])
+
+
+def _stacks_side_by_side(x: Experiment, folders: list[pathlib.Path]) -> None:
+  """Puts finished RBMs, of config.parallel.folds folds at a time, where `belief_learner` looks for them."""
+  config, size = x.config.fusion, x.config.parallel.folds
+  kinds = dbn.stack_units(len(config.units), visible=config.visible, top=config.top)
+  layers = [contrastive.build_layer(*of, config.rbm) for of in zip(config.units, kinds, strict=True)]
+  partial = [folder.with_suffix('.partial') for folder in folders]
+  done = lambda number: folders[number].exists() or (partial[number] / f'rbm{len(layers) - 1}').exists()
+  for first in range(0, len(folders), size):
+    with contextlib.ExitStack() as locks:
+      folds = {}
+      for number in range(len(folders))[first:][:size]:
+        folders[number].parent.mkdir(parents=True, exist_ok=True)
+        locks.enter_context(stages.only_writer(folders[number].with_suffix('.lock')))
+        if not done(number):
+          partial[number].mkdir(exist_ok=True)
+          rows, visible, _ = joined(x, number, partial[number])
+          data, held = (visible[np.isin(rows, x.rows(x.folds[number], BOTH, side))] for side in ('train', 'held'))
+          watch = x.watch(partial[number], lambda steps: None)  # the bar moves when the RBMs are found
+          folds[number] = side_by_side.Fold(data, held, x.config.seed, f'fusion/fold_{number}', watch)
+      stacks = side_by_side.train_stacks(list(folds.values()), layers, config=config.rbm) if folds else []
+      for number, stack in zip(folds, stacks, strict=True):
+        for layer, params in enumerate(stack):
+          checkpoint.save(partial[number] / f'rbm{layer}', params)
+
+
+def belief_learner(x: Experiment) -> heads.Learn:
+  """How the DBN of a fold learns, as heads.Learn has it; compiled once for all folds."""
   config = x.config.fusion
   tune = config.finetune
   kinds = dbn.stack_units(len(config.units), visible=config.visible, top=config.top)
@@ -57,15 +130,11 @@ def fuse(x: Experiment) -> None:
   up = jax.jit(lambda stack, visible: dbn.joint_feature(stack, visible, kinds))
   network = supervised.build(classify, lambda data: data, tune.optim)
 
-  def work(folder: pathlib.Path, number: int, tick: Callable[[int], Any]) -> None:
-    fold, watch, name = x.folds[number], x.watch(tick), f'fusion/fold_{number}'
-    rows = x.rows(fold, BOTH, 'train', 'held', 'test')
+  def learn(folder: pathlib.Path, number: int, halves: heads.Joined, watch: loop.Watch) -> None:
+    fold, name, seed = x.folds[number], f'fusion/fold_{number}', x.config.seed
+    rows, visible, _ = halves
     training, held = (np.isin(rows, x.rows(fold, BOTH, side)) for side in ('train', 'held'))
-    features = [load_features(x, number, rows, modality) for modality in BOTH]
-    scaler = dbn.fit_scaler([part[training] for part in features], kind=config.scaling)
-    np.savez(folder / 'scaler.npz', **cast(Any, scaler))
-    visible = dbn.scale(scaler, features)
-    data, seed = visible[training], x.config.seed
+    data = visible[training]
     stack = contrastive.train_stack(
       data, visible[held], layers, config=config.rbm, seed=seed, name=name, folder=folder, watch=watch
     )
@@ -92,14 +161,4 @@ def fuse(x: Experiment) -> None:
     np.save(folder / 'rows.npy', rows)
     np.save(folder / 'joint.npy', np.asarray(up(params['stack'], visible)))
 
-  keys = [
-    {
-      'version': VERSION,
-      'config': config.to_dict(),
-      'seed': x.config.seed,
-      'features': x.made['features'][number].name,
-    }
-    for number in range(len(x.folds))
-  ]
-  steps = [train_steps(config, len(x.rows(fold, BOTH, 'train'))) for fold in x.folds]
-  x.make_folds('fusion', keys, work, steps, 'step')
+  return learn

@@ -37,12 +37,13 @@ def check(x: Experiment, modality: str) -> None:
 def train_networks(x: Experiment, modality: str) -> None:
   """Trains one network a fold on the training segments that have its modality, from random or published weights."""
   config, name = x.config[modality], f'{modality}_net'
-  needed = ('audio',) if modality == 'audio' else ('audio', 'faces')  # the sound says where the windows are
   rows = [x.rows(fold, (modality,), 'train') for fold in x.folds]
   held = [x.rows(fold, (modality,), 'held') for fold in x.folds]
   choosing = config.select == 'held'
   steps = [config.epochs * batches.steps_per_epoch(len(of_fold), config.batch) for of_fold in rows]
-  weights = start.published(x, modality)
+  keys = _network_keys(x, modality, rows, held)
+  if x.planned(name, keys):
+    return
   params, report = start.initial_params(x, modality)
   if report:
     print(f'{name}: {report}', file=sys.stderr)
@@ -65,26 +66,32 @@ def train_networks(x: Experiment, modality: str) -> None:
       names=(modality,),
       name=f'{name}/fold_{number}',
       folder=folder / 'scratch' / 'checkpoints',
-      watch=x.watch(tick),
+      watch=x.watch(folder, tick),
     )
     checkpoint.save(folder / 'network', {**variables, 'params': {**params, **learnt['params']}})
     if report:
       (folder / 'pretrained.json').write_text(json.dumps(report.to_dict(), indent=1) + '\n')
 
+  x.make_folds(name, keys, work, steps, 'step')
+
+
+def _network_keys(x: Experiment, modality: str, rows: list[np.ndarray], held: list[np.ndarray]) -> list[Any]:
+  """What a network of each fold depends on; `rows` and `held` are its segments to learn from and to choose on."""
+  config, weights = x.config[modality], start.published(x, modality)
+  needed = ('audio',) if modality == 'audio' else ('audio', 'faces')  # the sound says where the windows are
   contents = lambda of_fold: x.contents(np.unique(x.segments.clip[of_fold]), needed)
-  keys = [
+  return [
     {
-      'version': VERSION[name],
+      'version': VERSION[f'{modality}_net'],
       'config': {**config.to_dict(), 'init': weights.sha256 if weights else 'random'},
       'seed': x.nets_seed,
       'segments': x.config.frontend.segments.to_dict(),
       'classes': x.classes,
       'clips': contents(rows[number]),
-      **({'held': contents(held[number])} if choosing else {}),
+      **({'held': contents(held[number])} if config.select == 'held' else {}),
     }
     for number in range(len(x.folds))
   ]
-  x.make_folds(name, keys, work, steps, 'step')
 
 
 def learner(
@@ -132,10 +139,10 @@ def extract_features(x: Experiment) -> None:
   x.make_folds('features', keys, work, [sum(map(len, of_fold.values())) for of_fold in rows], 'segment')
 
 
-def load_features(x: Experiment, number: int, rows: np.ndarray, modality: str) -> np.ndarray:
-  """fc7 [n, F] of the given segments in a fold."""
+def load_features(x: Experiment, number: int, rows: np.ndarray, modality: str, what: str = 'features') -> np.ndarray:
+  """fc7 [n, F] of the given segments in a fold, or their 'logits' [n, C]."""
   folder = x.made['features'][number]
   stored = np.load(folder / f'{modality}_rows.npy')
   place = np.searchsorted(stored, rows)
   assert np.array_equal(stored[place], rows), f'{folder} holds the features of other segments'
-  return np.load(folder / f'{modality}_features.npy', mmap_mode='r')[place]
+  return np.load(folder / f'{modality}_{what}.npy', mmap_mode='r')[place]

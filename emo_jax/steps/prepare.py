@@ -58,9 +58,8 @@ def _records(x: Experiment, hashes: dict[str, str]) -> list[dict[str, Any]]:
     hashes: media file -> hash of its content.
   """
   settings, limit = x.config.frontend.to_dict(), x.config.executor.limit
-  of_clip = [[clip.id, *(hashes[str(f)] if f else None for f in (clip.sound, clip.picture))] for clip in x.clips]
-  key = {'version': [VERSION, halves.VERSIONS], 'frontend': settings, 'clips': of_clip}
-  folder = x.cache / 'prepare' / stages.digest(key)
+  key = _key(x, hashes)
+  folder = stages.folder_of(x.cache, 'prepare', key)
   done, known = folder.exists(), _known(x, _read_index(folder), hashes)
 
   def work(folder: pathlib.Path) -> None:
@@ -84,6 +83,21 @@ def _records(x: Experiment, hashes: dict[str, str]) -> list[dict[str, Any]]:
   if done and len(known) < len(x.clips):
     work(folder)
   return _read_index(folder)
+
+
+def _key(x: Experiment, hashes: dict[str, str]) -> dict[str, Any]:
+  of_clip = [[clip.id, *(hashes[str(f)] if f else None for f in (clip.sound, clip.picture))] for clip in x.clips]
+  return {'version': [VERSION, halves.VERSIONS], 'frontend': x.config.frontend.to_dict(), 'clips': of_clip}
+
+
+def plan(x: Experiment) -> bool:
+  """Where the prepared clips would lie, in x.made; if they are there, opens them and is true."""
+  hashes = {str(path): name for path, name in clip_list.content_hashes(x.clips).items()}
+  x.made['prepare'] = [stages.folder_of(x.cache, 'prepare', _key(x, hashes))]
+  x.records = _read_index(x.made['prepare'][0])
+  if x.records:
+    open_store(x)
+  return bool(x.records)
 
 
 def _absolute(clip: Clip, hashes: dict[str, str]) -> tuple[Clip, dict[str, str]]:
@@ -146,7 +160,8 @@ def check_folds(x: Experiment) -> None:
       or without such held clips where an epoch or a penalty is to be chosen on them.
   """
   config = x.config
-  trained = ((('audio',), config.audio), (('visual',), config.visual), (('audio', 'visual'), config.fusion.finetune))
+  fused = config.fusion.finetune if config.fusion.kind == 'dbn' else config.fusion.head
+  trained = ((('audio',), config.audio), (('visual',), config.visual), (('audio', 'visual'), fused))
   for number, fold in enumerate(x.folds):
     for needed, part in trained:
       choosing = part.select == 'held' or config.svm.candidates

@@ -25,17 +25,36 @@ _log_partition = jax.jit(rbm.log_partition, static_argnames=('units', 'chains', 
 
 
 class Layer(NamedTuple):
-  """One RBM to train, and its compiled step, built once for all folds.
+  """One RBM to train, and its compiled steps, built once for all folds.
 
   Attributes:
     hidden: H.
     units: kinds of its units.
     step: mapped over the devices, (state, batch, key) -> (state, sums).
+    folds_step: the same of several folds at once, all with a leading axis.
   """
 
   hidden: int
   units: rbm.Units
   step: Callable[..., tuple[Tree, Tree]]
+  folds_step: Callable[..., tuple[Tree, Tree]]
+
+
+class Course(NamedTuple):
+  """What the training of one RBM takes besides its step.
+
+  Attributes:
+    state, batch_at, key, steps, epoch_steps, after_epoch: as loop.fit has them.
+    finish: to be called with the averaged parameters: writes their likelihood, where that is wanted.
+  """
+
+  state: Tree
+  batch_at: Callable[[int], dict[str, np.ndarray]]
+  key: jax.Array
+  steps: int
+  epoch_steps: int
+  after_epoch: Callable[[int, Tree], Tree]
+  finish: Callable[[rbm.Params], None]
 
 
 def build_layer(hidden: int, units: rbm.Units, config: Any) -> Layer:
@@ -60,7 +79,8 @@ def build_layer(hidden: int, units: rbm.Units, config: Any) -> Layer:
     )
   binary = units.visible in rbm.BINARY and units.hidden in rbm.BINARY
   lr = config.lr if binary else config.real_lr
-  return Layer(hidden, units, parallel.train_step(functools.partial(_update, config=config, units=units, lr=lr)))
+  update = functools.partial(_update, config=config, units=units, lr=lr)
+  return Layer(hidden, units, parallel.train_step(update), parallel.folds_step(update))
 
 
 def _update(state: Tree, batch: Tree, key: jax.Array, *, config: Any, units: rbm.Units, lr: float) -> tuple[Tree, Tree]:
@@ -187,6 +207,52 @@ def initial_state(params: rbm.Params, *, config: Any, epoch_steps: int) -> Tree:
   return {**state, **chains}
 
 
+def plan(
+  data: np.ndarray,
+  held: np.ndarray,
+  layer: Layer,
+  *,
+  config: Any,
+  seed: int,
+  names: tuple[str | int, ...],
+  name: str,
+  size: int,
+  watch: loop.Watch,
+) -> Course:
+  """The course of one RBM's training.
+
+  Args:
+    size: G, rows of a batch with those that fill it up.
+    data, held, layer, config, seed, names, name, watch: as train_rbm has them.
+  """
+  if config.shuffled:
+    rows_at = batches.shuffled_rows(len(data), config.batch, padded_to=size, seed=seed, names=names)
+  else:
+    rows_at = batches.cyclic_rows(len(data), config.batch, padded_to=size)
+  per_epoch = batches.steps_per_epoch(len(data), config.batch)
+  steps = config.epochs * per_epoch
+
+  def batch_at(step: int) -> dict[str, np.ndarray]:
+    rows, mask = rows_at(step)
+    return {'input': data[rows], 'mask': mask, 'row': rows, 'chain': np.arange(size, dtype=np.int32)}
+
+  def after_epoch(done: int, state: Tree) -> Tree:
+    values = monitor_sides(state['params'], data, held, rngs.stream(seed, *names, 'monitor'), layer.units)
+    watch.metrics.write(f'{name}/monitor', done - 1, values)
+    watch.metrics.flush()
+    return state
+
+  def finish(params: rbm.Params) -> None:
+    if config.ais.chains:
+      values = _likelihood(params, data, held, rngs.stream(seed, *names, 'ais'), layer.units, config.ais)
+      watch.metrics.write(f'{name}/likelihood', steps - 1, values)
+      watch.metrics.flush()
+
+  params = initial_params(data, layer, config=config, key=rngs.stream(seed, *names, 'init'))
+  state, key = initial_state(params, config=config, epoch_steps=per_epoch), rngs.stream(seed, *names, 'draws')
+  return Course(state, batch_at, key, steps, per_epoch, after_epoch, finish)
+
+
 def train_rbm(
   data: np.ndarray,
   held: np.ndarray,
@@ -213,42 +279,27 @@ def train_rbm(
   The reconstruction error in the metrics is that of the samples, but of means for persistent chains, which have left
   the data.
   """
-  size, units = parallel.rows_a_step(config.batch), layer.units
-  if config.shuffled:
-    rows_at = batches.shuffled_rows(len(data), config.batch, padded_to=size, seed=seed, names=names)
-  else:
-    rows_at = batches.cyclic_rows(len(data), config.batch, padded_to=size)
-  per_epoch = batches.steps_per_epoch(len(data), config.batch)
-  steps = config.epochs * per_epoch
-
-  def batch_at(step: int) -> dict[str, np.ndarray]:
-    rows, mask = rows_at(step)
-    return {'input': data[rows], 'mask': mask, 'row': rows, 'chain': np.arange(size, dtype=np.int32)}
-
-  def after_epoch(done: int, state: Tree) -> Tree:
-    values = monitor_sides(state['params'], data, held, rngs.stream(seed, *names, 'monitor'), units)
-    watch.metrics.write(f'{name}/monitor', done - 1, values)
-    watch.metrics.flush()
-    return state
-
-  params = initial_params(data, layer, config=config, key=rngs.stream(seed, *names, 'init'))
+  size = parallel.rows_a_step(config.batch)
+  course = plan(data, held, layer, config=config, seed=seed, names=names, name=name, size=size, watch=watch)
   state = loop.fit(
     layer.step,
-    initial_state(params, config=config, epoch_steps=per_epoch),
-    batch_at,
-    rngs.stream(seed, *names, 'draws'),
-    steps=steps,
+    course.state,
+    course.batch_at,
+    course.key,
+    steps=course.steps,
     name=name,
     folder=folder,
     watch=watch,
-    epoch_steps=per_epoch,
-    after_epoch=after_epoch,
+    epoch_steps=course.epoch_steps,
+    after_epoch=course.after_epoch,
   )
-  if config.ais.chains:
-    values = _likelihood(state['average'], data, held, rngs.stream(seed, *names, 'ais'), units, config.ais)
-    watch.metrics.write(f'{name}/likelihood', steps - 1, values)
-    watch.metrics.flush()
+  course.finish(state['average'])
   return state['average']
+
+
+def hidden_means(params: rbm.Params, rows: np.ndarray, units: rbm.Units) -> np.ndarray:
+  """What the RBM above learns from: rows [N, V] -> their hidden means [N, H]."""
+  return np.asarray(_hidden_mean(params, rows, units=units))
 
 
 def train_stack(
@@ -294,5 +345,5 @@ def train_stack(
       params = checkpoint.load(done, like)
       watch.tick(config.epochs * batches.steps_per_epoch(len(data), config.batch))
     stack.append(params)
-    data, held = (np.asarray(_hidden_mean(params, rows, units=layer.units)) for rows in (data, held))
+    data, held = (hidden_means(params, rows, layer.units) for rows in (data, held))
   return stack

@@ -36,7 +36,7 @@ class Watch:
   save_every: int
 
 
-def _report(name: str, first: int, sums: list[Tree], watch: Watch) -> None:
+def report(name: str, first: int, sums: list[Tree], watch: Watch) -> None:
   """Fetches the sums of some steps, refuses numbers that are not finite, writes the means."""
   for step, values in enumerate(jax.device_get(sums), start=first):
     count = float(values['count'])
@@ -52,7 +52,7 @@ def _report(name: str, first: int, sums: list[Tree], watch: Watch) -> None:
   watch.metrics.flush()
 
 
-def _finite(state: Tree, name: str, done: int) -> Tree:
+def finite(state: Tree, name: str, done: int) -> Tree:
   """The state on the host. The loss is from before an update, so the update itself is looked at here."""
   state = jax.tree.map(np.asarray, jax.device_get(state))
   if not all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state['params'])):
@@ -103,11 +103,11 @@ def fit(
         state, summed = step(state, batch, key)
         sums.append(summed)
         if done % watch.log_every == 0 or done % watch.save_every == 0 or done == steps:
-          _report(name, done - len(sums), sums, watch)
+          report(name, done - len(sums), sums, watch)
           watch.tick(len(sums))
           sums = []
         if after_epoch is not None and done % epoch_steps == 0:
           state = after_epoch(done, state)
         if done % watch.save_every == 0 and done < steps:
-          saved.save(done, _finite(state, name, done))
-    return _finite(state, name, steps)
+          saved.save(done, finite(state, name, done))
+    return finite(state, name, steps)

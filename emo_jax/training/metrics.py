@@ -23,7 +23,7 @@ class Metrics:
 
   def write(self, name: str, step: int, values: dict[str, float]) -> None:
     """One line: which training (`name`, as 'audio_net/fold_0'), its step, the step's means."""
-    self._lines.write(json.dumps({'train': name, 'step': step, **values}) + '\n')
+    self._lines.write(_line(name, step, values))
     for key, value in values.items():
       self._events.add_scalar(f'{name}/{key}', value, step)
 
@@ -31,10 +31,35 @@ class Metrics:
     """After this, a crash loses no line of metrics.jsonl (TensorBoard's events are flushed every 30 seconds)."""
     self._lines.flush()
 
+  def beside(self, folder: pathlib.Path) -> '_Beside':
+    """The same, written to metrics.jsonl in `folder` as well: a stage's numbers stay with its result."""
+    return _Beside(self, folder / 'metrics.jsonl')
+
   def close(self) -> None:
     """Ends both files."""
     self._lines.close()
     self._events.close()
+
+
+class _Beside:
+  """Metrics that also keep a stage's own lines."""
+
+  def __init__(self, metrics: Metrics, path: pathlib.Path):
+    self._metrics, self._path, self._lines = metrics, path, list[str]()
+
+  def write(self, name: str, step: int, values: dict[str, float]) -> None:
+    self._metrics.write(name, step, values)
+    self._lines.append(_line(name, step, values))
+
+  def flush(self) -> None:
+    self._metrics.flush()
+    with self._path.open('a', encoding='utf-8') as file:
+      file.writelines(self._lines)
+    self._lines.clear()
+
+
+def _line(name: str, step: int, values: dict[str, float]) -> str:
+  return json.dumps({'train': name, 'step': step, **values}) + '\n'
 
 
 def progress(stage: str, total: int, unit: str) -> Any:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -26,8 +27,8 @@ def rows_a_step(batch: int, *, parts: int = 1) -> int:
   return -(-batch // whole) * whole
 
 
-def _place(tree: Tree, spec: PartitionSpec) -> Tree:
-  return jax.device_put(tree, NamedSharding(Mesh(np.array(jax.local_devices()), (AXIS,)), spec))
+def _place(tree: Tree, spec: PartitionSpec, devices: int | None = None) -> Tree:
+  return jax.device_put(tree, NamedSharding(Mesh(np.array(jax.local_devices()[:devices]), (AXIS,)), spec))
 
 
 def replicate(tree: Tree) -> Tree:
@@ -69,6 +70,29 @@ def total(tree: Tree) -> Tree:
 def train_step(step: Callable[[Tree, Tree, jax.Array], tuple[Tree, Tree]]) -> Callable[..., tuple[Tree, Tree]]:
   """Maps a per-replica step (state, batch, key) -> (state, sums) over the devices. The old state is given up."""
   return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0, None), out_axes=(None, None), donate_argnums=(0,))
+
+
+def folds_step(step: Callable[[Tree, Tree, jax.Array], tuple[Tree, Tree]]) -> Callable[..., tuple[Tree, Tree]]:
+  """Maps a per-replica step over folds: one program, states, batches, keys and sums with a leading axis [K, ...].
+
+  Each fold's rows are together, as on one device. A fold whose rows are all masked is done: its state stays as it is.
+  The old states are given up.
+  """
+  alone = jax.vmap(step, in_axes=(None, 0, None), out_axes=(None, None), axis_name=AXIS)
+
+  def of_fold(state: Tree, batch: Tree, key: jax.Array) -> tuple[Tree, Tree]:
+    new, sums = alone(state, jax.tree.map(lambda rows: rows[None], batch), key)
+    goes_on = jnp.any(batch['mask'] > 0)
+    return jax.tree.map(lambda after, before: jnp.where(goes_on, after, before), new, state), sums
+
+  return jax.jit(jax.vmap(of_fold), donate_argnums=0)
+
+
+def place_folds(tree: Tree) -> Tree:
+  """Deals the folds of arrays [K, ...] evenly to the devices; to fewer, where K does not divide by all of them."""
+  folds = len(jax.tree.leaves(tree)[0])
+  used = max(count for count in range(1, device_count() + 1) if folds % count == 0)
+  return _place(tree, PartitionSpec(AXIS), used)
 
 
 def predict_step(step: Callable[[Tree, Tree], Tree]) -> Callable[[Tree, Tree], Tree]:

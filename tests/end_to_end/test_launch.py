@@ -94,7 +94,7 @@ def test_the_same_command_again_computes_nothing(finished, clips, launch):
 def test_another_seed_shares_the_networks_in_a_cache(finished, clips, launch, tmp_path):
   workdir, _ = finished
   cache = workdir / 'stages'
-  count = lambda stage: sum(path.is_dir() for path in (cache / stage).iterdir())
+  count = lambda stage: sum(1 for _ in (cache / stage).rglob('key.json'))
   before = {stage: count(stage) for stage in STAGES}
   done = launch(tmp_path, f'data.root={clips}', 'seed=1', 'nets_seed=0', f'cache={cache}')
   assert done.returncode == 0, done.stderr
@@ -117,7 +117,7 @@ def test_pooling_penalty_and_protocol_are_values_of_the_config(finished, clips, 
   for method in METHODS:
     for fold in report['methods'][method]['per_fold']:
       assert fold['c'] in (0.01, 0.1, 1)
-    for path in (tmp_path / 'stages' / 'decide').glob(f'*/{method}_svm.npz'):
+    for path in (tmp_path / 'stages' / 'decide' / method).glob(f'*/{method}_svm.npz'):
       with np.load(path, allow_pickle=False) as machine:
         assert len(machine['low']) == 7 * {'audio': 128, 'visual': 64, 'concat': 192, 'hybrid': 8}[method]
 
@@ -169,7 +169,11 @@ def test_sigkill_in_the_middle_of_every_stage_changes_no_byte(finished, clips, c
   killed = []
   for stage in STAGES:
     run = subprocess.Popen(command(tmp_path / 'w', f'data.root={clips}'), stdout=log, stderr=log, env=environment)
-    underway = {'audio_net': '*.partial/scratch/checkpoints/[0-9]*', 'fusion': '*.partial/scratch/*/[0-9]*'}
+    underway = {
+      'decide': '*/*.partial',
+      'audio_net': '*.partial/scratch/checkpoints/[0-9]*',
+      'fusion': '*.partial/scratch/*/[0-9]*',
+    }
     underway['visual_net'] = underway['audio_net']  # trainings are killed after a checkpoint
     while run.poll() is None and not list((tmp_path / 'w' / 'stages' / stage).glob(underway.get(stage, '*.partial'))):
       time.sleep(0.001)

@@ -68,9 +68,9 @@ def _fitted(stages: pathlib.Path) -> dict[str, dict[str, bytes]]:
     arrays = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
     name = f'{folder.parent.parent.name}/{folder.name}'
     found[name] = {key: np.asarray(array).tobytes() for key, array in arrays.items()}
-  for path in [*stages.glob('*/*/*_svm.npz'), *stages.glob('*/*/scaler.npz')]:
+  for path in [*stages.glob('decide/*/*/*_svm.npz'), *stages.glob('*/*/scaler.npz')]:
     with np.load(path, allow_pickle=False) as file:
-      found[f'{path.parent.parent.name}/{path.name}'] = {key: file[key].tobytes() for key in file}
+      found[f'{path.relative_to(stages).parts[0]}/{path.name}'] = {key: file[key].tobytes() for key in file}
   return found
 
 

@@ -16,6 +16,7 @@ def result(**changes: Any) -> dict[str, Any]:
   methods = {}
   for number, name in enumerate(('audio', 'visual', 'concat', 'hybrid')):
     methods[name] = {
+      'meaning': f'what {name} is',
       'clips': 10 + number,
       'accuracy': 0.501 + number / 10,
       'uar': 0.402 + number / 10,

@@ -56,6 +56,10 @@ def made(folder: pathlib.Path, *, spoil: Any = None, turn: Any = None, **config:
     for stage in ('features', 'fusion'):
       x.made.setdefault(stage, []).append(folder / stage / str(number))
       x.made[stage][number].mkdir(parents=True)
+    logits = np.random.default_rng(2 + number)
+    for name in ('audio', 'visual'):
+      drawn = (np.eye(3)[np.array(known)[of_clip]] + logits.normal(0, 1.0, (len(rows), 3))).astype(np.float32)
+      np.save(x.made['features'][number] / f'{name}_logits.npy', drawn)
     for name in ('audio', 'visual', 'hybrid'):
       signal = np.eye(3, WIDTH)[np.array(known)[of_clip]]
       features = (signal + rng.normal(0, 1.0, (len(rows), WIDTH))).astype(np.float32)
@@ -74,10 +78,10 @@ def decided(folder: pathlib.Path, **changes: Any) -> Experiment:
 
 
 def arrays(x: Experiment, what: str) -> dict[tuple[int, str], dict[str, np.ndarray]]:
-  """Of each fold and method: the saved arrays, 'svm' or 'scores'."""
+  """Of each fold and method: the saved arrays, 'svm', or the scores of 'test' or 'held' clips."""
   found = {}
-  for number, folder in enumerate(x.made['decide']):
-    for method in METHODS:
+  for method in x.config.methods:
+    for number, folder in enumerate(x.made[f'decide/{method}']):
       with np.load(folder / f'{method}_{what}.npz', allow_pickle=False) as file:
         found[number, method] = dict(file)
   return found
@@ -116,7 +120,7 @@ def test_verdicts_are_scikit_learns_on_pooled_and_normalised_features(
   tmp_path: pathlib.Path, normalise: str, judge: str
 ) -> None:
   x = decided(tmp_path, pool='max', normalise=normalise, svm__c=0.5, data__judge=judge)
-  for (number, method), saved in arrays(x, 'scores').items():
+  for (number, method), saved in arrays(x, judge).items():
     np.testing.assert_array_equal(saved['scores'].argmax(1), verdicts(x, number, method, 0.5, judge)[0])
     assert {x.clips[clip].speaker for clip in saved['clip']} == set(getattr(x.folds[number], judge))
   assert {float(saved['c']) for saved in arrays(x, 'svm').values()} == {0.5}
@@ -129,11 +133,11 @@ def test_each_fold_and_method_gets_the_smallest_penalty_that_is_best_on_its_held
     accuracy = {c: np.mean(np.equal(*verdicts(x, number, method, c, 'held'))) for c in CANDIDATES}
     chosen[number, method] = min(c for c in CANDIDATES if accuracy[c] == max(accuracy.values()))
     assert saved['c'] == chosen[number, method], accuracy
-    scores = arrays(x, 'scores')[number, method]['scores']
+    scores = arrays(x, 'test')[number, method]['scores']
     np.testing.assert_array_equal(scores.argmax(1), verdicts(x, number, method, chosen[number, method], 'test')[0])
   assert len(set(chosen.values())) > 1  # or there was nothing to choose
   for method in METHODS:
-    of_folds = report.judge_method(x, report.load_scores(x), method)['per_fold']
+    of_folds = report.judge_method(x, report.load_scores(x, 'test'), method)['per_fold']
     assert [fold['c'] for fold in of_folds] == [chosen[number, method] for number in range(len(x.folds))]
 
 
@@ -161,11 +165,11 @@ def test_nothing_of_the_test_clips_reaches_a_machine_or_its_penalty(tmp_path: pa
 def test_clips_are_judged_one_by_one_unless_they_are_normalised_together(tmp_path: pathlib.Path) -> None:
   one = lambda clip: clip.id == 's3_0'
   for normalise in ('none', 'speaker'):
-    honest = arrays(decided(tmp_path / normalise / 'honest', normalise=normalise), 'scores')
+    honest = arrays(decided(tmp_path / normalise / 'honest', normalise=normalise), 'test')
     x = decided(tmp_path / normalise / 'spoilt', normalise=normalise, spoil=one)
     number = [fold.test for fold in x.folds].index(('s3',))
     for method in METHODS:
-      before, after = (scores[number, method]['scores'] for scores in (honest, arrays(x, 'scores')))
+      before, after = (scores[number, method]['scores'] for scores in (honest, arrays(x, 'test')))
       changed = (before != after).any(1)
       assert changed.tolist() == [True] + [normalise == 'speaker'] * (PER_SPEAKER - 1), method
 
@@ -176,22 +180,161 @@ def test_labels_of_the_judged_never_matter(tmp_path: pathlib.Path) -> None:
   x = decided(tmp_path / 'turned', turn=lambda clip: clip.speaker == 's2', **settings)
   number = [fold.test for fold in x.folds].index(('s2',))
   for method in METHODS:
-    want, got = (arrays(run, 'scores')[number, method]['scores'] for run in (honest, x))
+    want, got = (arrays(run, 'test')[number, method]['scores'] for run in (honest, x))
     np.testing.assert_array_equal(got, want)
 
 
 def test_a_folder_is_named_by_all_that_its_content_depends_on(tmp_path: pathlib.Path) -> None:
   x = decided(tmp_path)
-  names = {x.made['decide'][0].name}
+  name = lambda: x.made['decide/audio'][0].name
+  names = {name()}
   changes = ('pool', 'max'), ('normalise', 'speaker'), ('svm.c', 2.0), ('svm.candidates', (1.0, 2.0)), ('seed', 3)
   for field, value in changes:
     x.config.update_from_flattened_dict({field: value})
     decide.decide(x)
-    names.add(x.made['decide'][0].name)
+    names.add(name())
   assert len(names) == len(changes)  # the seed has done its work in the stages above
+  x.made['fusion'] = [folder.rename(folder.with_name(f'other{folder.name}')) for folder in x.made['fusion']]
+  before = x.made['decide/hybrid'][0].name
+  decide.decide(x)
+  assert name() in names and x.made['decide/hybrid'][0].name != before  # another DBN is nothing to the sound
   x.clips[0] = Clip(**{**vars(x.clips[0]), 'speaker': 's1b'})  # alone now, whatever the fold
   decide.decide(x)
-  assert x.made['decide'][0].name not in names
+  assert name() not in names
+
+
+def softmaxes(x: Experiment, number: int, modality: str) -> np.ndarray:
+  """[clips, C] a network's mean softmax over each clip's two segments, by a loop."""
+  means = []
+  for first, second in np.load(x.made['features'][number] / f'{modality}_logits.npy').reshape(-1, 2, 3).astype(float):
+    shares = [np.exp(logits) / np.exp(logits).sum() for logits in (first, second)]
+    means.append((shares[0] + shares[1]) / 2)
+  return np.array(means)
+
+
+def side_clips(x: Experiment, number: int, side: str) -> list[int]:
+  return [index for index, clip in enumerate(x.clips) if clip.speaker in getattr(x.folds[number], side)]
+
+
+OF_SOFTMAX = {
+  'audio_softmax': lambda sound, face: sound,
+  'visual_softmax': lambda sound, face: face,
+  'max': lambda sound, face: np.where(sound > face, sound, face),
+  'min': lambda sound, face: np.where(sound > face, face, sound),
+  'mean': lambda sound, face: 0.5 * sound + 0.5 * face,
+  'product': lambda sound, face: sound * face,
+}
+
+
+@pytest.mark.parametrize('side', ['test', 'held'])
+def test_decision_level_scores_are_log_probabilities_by_the_rule(tmp_path: pathlib.Path, side: str) -> None:
+  x = decided(tmp_path, methods=tuple(OF_SOFTMAX))
+  for (number, method), saved in arrays(x, side).items():
+    wanted = OF_SOFTMAX[method](*(softmaxes(x, number, modality) for modality in ('audio', 'visual')))
+    wanted /= wanted.sum(1, keepdims=True)
+    assert saved['clip'].tolist() == side_clips(x, number, side)
+    np.testing.assert_allclose(np.exp(saved['scores']), wanted[saved['clip']], rtol=1e-5)
+
+
+def test_held_speakers_alone_are_scored_while_choosing(tmp_path: pathlib.Path) -> None:
+  x = decided(tmp_path, data__judge='held', methods=('audio', 'mean'))
+  for folder in (folder for method in ('audio', 'mean') for folder in x.made[f'decide/{method}']):
+    assert not list(folder.glob('*_test.npz')) and list(folder.glob('*_held.npz'))
+
+
+def test_a_majority_counts_every_segment_of_both_and_ties_go_to_the_surer(tmp_path: pathlib.Path) -> None:
+  x = decided(tmp_path, methods=('majority',))
+  ties = 0
+  for (number, _), saved in arrays(x, 'test').items():
+    logits = [np.load(x.made['features'][number] / f'{m}_logits.npy').reshape(-1, 2, 3) for m in ('audio', 'visual')]
+    sure = (softmaxes(x, number, 'audio') + softmaxes(x, number, 'visual')) / 2
+    for clip, scores in zip(saved['clip'], saved['scores'], strict=True):
+      votes = np.bincount([segment.argmax() for half in logits for segment in half[clip]], minlength=3)
+      most = np.flatnonzero(votes == votes.max())
+      ties += len(most) > 1
+      assert scores.argmax() == most[sure[clip][most].argmax()]
+      np.testing.assert_array_equal(np.floor(scores + 1e-6), votes)
+  assert ties
+
+
+def test_the_score_levels_weight_is_the_one_that_is_best_on_held_clips(tmp_path: pathlib.Path) -> None:
+  candidates = (0.0, 0.25, 0.5, 0.75, 1.0)
+  x = decided(tmp_path, methods=('score',), score__candidates=candidates)
+  chosen = []
+  for number, folder in enumerate(x.made['decide/score']):
+    sound, face = (softmaxes(x, number, modality) for modality in ('audio', 'visual'))
+    held = side_clips(x, number, 'held')
+    right = lambda w: np.mean((w * sound + (1 - w) * face)[held].argmax(1) == x.truth()[held])  # noqa: B023
+    best = [w for w in candidates if right(w) == max(map(right, candidates))]
+    chosen.append(float(np.load(folder / 'weight.npz')['sound']))
+    assert chosen[-1] == min(best, key=lambda w: abs(w - 0.5))
+    with np.load(folder / 'score_test.npz') as file:
+      wanted = (chosen[-1] * sound + (1 - chosen[-1]) * face)[file['clip']]
+      np.testing.assert_allclose(np.exp(file['scores']), wanted, rtol=1e-5, atol=1e-12)
+  assert len(set(chosen)) > 1  # or there was nothing to choose
+  fixed = decided(tmp_path / 'fixed', methods=('score', 'mean'), score__sound=0.5)
+  for number in range(len(x.folds)):
+    mean, score = (arrays(fixed, 'test')[number, method]['scores'] for method in ('mean', 'score'))
+    np.testing.assert_allclose(score, mean)
+
+
+def test_speaker_normalisation_takes_a_speakers_bias_out_of_verdicts(tmp_path: pathlib.Path) -> None:
+  x = made(tmp_path, methods=('audio_softmax', 'mean', 'majority'), normalise='speaker')
+  for folder in x.made['features']:  # the first speaker's sound says anger whatever it is
+    path = folder / 'audio_logits.npy'
+    logits = np.load(path)
+    logits[: 2 * PER_SPEAKER, 0] += 20
+    np.save(path, logits)
+  decide.decide(x)
+  number = [fold.test for fold in x.folds].index(('s1',))
+  for method in x.config.methods:
+    assert len(set(arrays(x, 'test')[number, method]['scores'].argmax(1))) == 3, method
+
+
+def test_a_fusion_network_of_whole_clips_is_judged_by_its_own_softmax(tmp_path: pathlib.Path) -> None:
+  x = made(tmp_path, methods=('hybrid',), fusion__kind='mlp')
+  rng = np.random.default_rng(3)
+  for folder in x.made['fusion']:
+    np.save(folder / 'clips.npy', np.arange(len(x.clips)))
+    np.save(folder / 'logits.npy', rng.normal(size=(len(x.clips), 3)).astype(np.float32))
+  decide.decide(x)
+  for (number, _), saved in arrays(x, 'test').items():
+    logits = np.load(x.made['fusion'][number] / 'logits.npy')[saved['clip']]
+    np.testing.assert_allclose(np.exp(saved['scores']), np.exp(logits) / np.exp(logits).sum(1)[:, None], rtol=1e-5)
+
+
+def test_hand_crafted_features_are_judged_where_their_halves_are(tmp_path: pathlib.Path) -> None:
+  x = made(tmp_path, methods=('sound_features', 'face_features', 'handcrafted'))
+  folder = tmp_path / 'handcrafted'
+  folder.mkdir()
+  x.made['handcrafted'] = [folder]
+  features = {half: np.eye(3, width)[x.truth()].astype(np.float32) for half, width in (('sound', 5), ('face', 4))}
+  features['face'][7] = np.nan  # a half clip, of s2
+  for half, array in features.items():
+    np.save(folder / f'{half}.npy', array)
+  decide.decide(x)
+  number = [fold.test for fold in x.folds].index(('s2',))
+  for method, clips, width in (('sound_features', 6, 5), ('face_features', 5, 4), ('handcrafted', 5, 9)):
+    saved = arrays(x, 'test')[number, method]
+    assert len(saved['clip']) == clips and (7 in saved['clip']) == (clips == 6)
+    np.testing.assert_array_equal(saved['scores'].argmax(1), x.truth()[saved['clip']])
+    assert len(arrays(x, 'svm')[number, method]['low']) == width
+  both = arrays(x, 'svm')[number, 'handcrafted']  # a half with fewer features counts no less
+  spans = 1 / np.square(both['spread'])  # of indicators, which go from 0 to 1
+  np.testing.assert_allclose(spans[:5].mean() * 5, spans[5:].mean() * 4, rtol=1e-5)
+
+
+def test_a_plan_names_the_very_folders_and_makes_none(tmp_path: pathlib.Path) -> None:
+  x = made(tmp_path)
+  x.planning = True
+  decide.decide(x)
+  planned = {name: folders for name, folders in x.made.items() if name.startswith('decide')}
+  assert not any(folder.exists() for folders in planned.values() for folder in folders)
+  assert not (x.cache / 'looks.jsonl').exists()
+  x.planning = False
+  decide.decide(x)
+  assert {name: x.made[name] for name in planned} == planned
+  assert all(folder.exists() for folders in planned.values() for folder in folders)
 
 
 def test_a_speaker_on_two_sides_is_normalised_on_each_side_alone(tmp_path: pathlib.Path) -> None:

@@ -27,6 +27,22 @@ def test_tensorboard_events_hold_the_names(tmp_path: pathlib.Path) -> None:
   assert b'fusion/fold_3/rbm0/reconstruction_error' in written
 
 
+def test_a_stage_keeps_its_own_lines_once_they_are_flushed(tmp_path: pathlib.Path) -> None:
+  metrics = Metrics(tmp_path)
+  for name in ('first', 'second'):
+    folder = tmp_path / name
+    folder.mkdir()
+    own = metrics.beside(folder)
+    for step in range(2):
+      own.write(f'audio_net/{name}', step, {'loss': 0.5})
+      assert len((folder / 'metrics.jsonl').read_text().splitlines() if step else []) == step
+      own.flush()
+  metrics.close()
+  whole = (tmp_path / 'metrics.jsonl').read_text()
+  assert len(whole.splitlines()) == 4
+  assert whole == ''.join((tmp_path / name / 'metrics.jsonl').read_text() for name in ('first', 'second'))
+
+
 def test_progress_counts_to_its_total() -> None:
   with progress('audio_net', 7, 'step') as bar:
     bar.update(3)

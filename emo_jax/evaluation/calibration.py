@@ -1,0 +1,74 @@
+"""Whether a contender is as often right as it is sure: temperature scaling, reliability (pipeline step: report).
+
+Source: Guo, Pleiss, Sun, Weinberger, On Calibration of Modern Neural Networks, 2017.
+"""
+
+from typing import Any
+
+import numpy as np
+
+BINS = 10
+TEMPERATURES = (0.01, 100.0)  # the bounds of what is fitted
+_LEAST = 1e-12  # a probability below it counts as this
+
+
+def probabilities(scores: np.ndarray, temperature: float | np.ndarray = 1.0) -> np.ndarray:
+  """softmax(scores / temperature).
+
+  Args:
+    scores: [N, C]; -inf for classes that were not learnt, never all of a row.
+    temperature: one for all, or [N, 1].
+
+  Returns:
+    float [N, C].
+  """
+  from scipy import special
+
+  return special.softmax(np.asarray(scores, float) / temperature, axis=1)
+
+
+def fit_temperature(scores: np.ndarray, truth: np.ndarray) -> float:
+  """The temperature at which `probabilities` give these clips the least log-loss.
+
+  Clips of a class that was not learnt (-inf) say nothing about it. Where no temperature betters 1, or there is no clip
+  to fit to, it is 1.
+
+  Args:
+    scores: [N, C], of clips that are neither learnt from nor judged.
+    truth: int [N].
+  """
+  from scipy import optimize, special
+
+  own = np.asarray(scores, float)[np.arange(len(truth)), truth]
+  known = np.isfinite(own)
+  own, rest = own[known], np.asarray(scores, float)[known]
+  loss = lambda log: float(np.sum(special.logsumexp(rest / np.exp(log), axis=1) - own / np.exp(log)))
+  best = optimize.minimize_scalar(loss, bounds=np.log(TEMPERATURES), method='bounded', options={'xatol': 1e-6})
+  return float(np.exp(best.x)) if best.fun < loss(0.0) else 1.0
+
+
+def reliability(of_clips: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
+  """How far sureness and rightness are apart.
+
+  Args:
+    of_clips: probabilities [N, C] of one clip and more.
+    truth: int [N].
+
+  Returns:
+    'ece': expected calibration error, the mean gap between confidence (the largest probability) and accuracy over bins
+    of equal width, weighted by their clips; 'nll': mean negative log likelihood in nats; 'bins': BINS dicts with
+    'low' and 'high' (a bin holds its upper edge), 'clips', and the means 'confidence' and 'accuracy', None without
+    clips.
+  """
+  confidence, right = of_clips.max(1), of_clips.argmax(1) == truth
+  edges = np.linspace(0, 1, BINS + 1)
+  place = np.searchsorted(edges[1:-1], confidence, side='left')
+  bins: list[dict[str, Any]] = []
+  for number in range(BINS):
+    own = place == number
+    means = (float(confidence[own].mean()), float(right[own].mean())) if own.any() else (None, None)
+    of_bin = {'low': float(edges[number]), 'high': float(edges[number + 1]), 'clips': int(own.sum())}
+    bins.append({**of_bin, 'confidence': means[0], 'accuracy': means[1]})
+  gaps = [b['clips'] * abs(b['confidence'] - b['accuracy']) for b in bins if b['clips']]
+  likelihood = np.maximum(of_clips[np.arange(len(truth)), truth], _LEAST)
+  return {'ece': sum(gaps) / len(truth), 'nll': float(-np.mean(np.log(likelihood))), 'bins': bins}

@@ -1,0 +1,314 @@
+"""An ablation: every variant, protocol and seed is an experiment of its own, a cell, and one page compares them (all
+steps of the pipeline, for each cell).
+
+Cells share a cache, so what they have in common is made once. A cell that fails is noted, and the others go on; run
+again, a sweep goes on where it was, with the cells that failed or are not done.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import datetime
+import json
+import pathlib
+import shlex
+import statistics
+import sys
+import time
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import tqdm
+
+from emo_jax import experiment, fitted, memory, provenance, stages
+from emo_jax.context import Experiment, Unusable
+from emo_jax.evaluation import normalise
+from emo_jax.frontend import decoder, workers
+from emo_jax.grid import Cell, cells, check_contrasts, in_order, judged
+from emo_jax.report import cells as report_cells
+from emo_jax.report import comparison, curves, embedding, page, saliency
+from emo_jax.steps import prepare
+from emo_jax.training.metrics import progress
+
+DONE = 'done.json'  # in a cell's folder, once its report is written
+_Outcome = tuple[float, str]  # seconds, and why the cell failed, if it did
+
+
+def run(config: Any, workdir: str, *, dry_run: bool = False) -> int:
+  """Runs the cells of config.sweep and writes the page that compares them; a single experiment is only ever told of.
+
+  Args:
+    config: the whole ConfigDict.
+    workdir: of the sweep; each cell has a folder in <workdir>/cells.
+    dry_run: tell what would be made, and how long it may take; nothing is written.
+
+  Returns:
+    The exit status: 1 where a cell failed.
+
+  Raises:
+    Unusable: what no cell, or a variant, can be run with; nothing has been trained then.
+  """
+  folder = pathlib.Path(workdir).absolute()
+  config = _anchored(config, folder)
+  wanted = cells(config) if config.sweep.variants else [_alone(config)]
+  experiments = _look_over(wanted, folder)
+  check_contrasts(config.sweep.contrasts, wanted, experiments)
+  if dry_run:
+    tell(wanted, experiments)
+    return 0
+  started = provenance.facts()
+  folder.mkdir(parents=True, exist_ok=True)
+  try:
+    provenance.claim(folder, config.to_dict())
+  except ValueError as error:
+    raise Unusable(str(error)) from error
+  provenance.note(folder, event='start', **started)
+  _prepare(experiments, folder)
+  if config.until == 'prepare':
+    return 0
+  failed = _run_all(config.executor, wanted, folder)
+  if config.until == 'report':
+    report(config, folder, wanted, failed)
+  for name, reason in failed.items():
+    print(f'failed: {name}: {reason} (more in {folder / "cells" / name / "log.txt"})', file=sys.stderr)
+  return int(bool(failed))
+
+
+def _anchored(config: Any, folder: pathlib.Path) -> Any:
+  """The config with whole paths, which mean the same in every process."""
+  config = config.copy_and_resolve_references()
+  config.cache = str(pathlib.Path(config.cache).absolute() if config.cache else folder / 'stages')
+  if config.data.root:
+    config.data.root = str(pathlib.Path(config.data.root).absolute())
+  if config.data.split:
+    config.data.split = str(pathlib.Path(config.data.split).absolute())
+  return config
+
+
+def _alone(config: Any) -> Cell:
+  """An experiment without a sweep, as a cell."""
+  nets_seed = config.seed if config.nets_seed is None else config.nets_seed
+  return Cell('experiment', normalise.PROTOCOLS.get(config.normalise, ''), nets_seed, config.seed, config)
+
+
+def _look_over(wanted: Sequence[Cell], folder: pathlib.Path) -> list[Experiment]:
+  """The experiment of each cell, looked over once for each variant: seeds and protocols make no difference to it."""
+  of_variant: dict[str, Experiment] = {}
+  for cell in wanted:
+    if cell.variant not in of_variant:
+      try:
+        of_variant[cell.variant] = experiment.look_over(cell.config, str(folder))
+      except Unusable as error:
+        raise Unusable(f'variant {cell.variant}: {error}') from error
+  return [dataclasses.replace(of_variant[cell.variant], config=cell.config, made={}) for cell in wanted]
+
+
+def _prepare(experiments: Iterable[Experiment], folder: pathlib.Path) -> None:
+  """Decodes the clips once for each front end, here, with all workers; rejected.csv is the sweep's."""
+  seen = set()
+  for x in experiments:
+    own = stages.digest([x.config.frontend.to_dict(), x.config.data.to_dict()])
+    if own not in seen:
+      seen.add(own)
+      here = dataclasses.replace(x, workdir=folder, config=x.config.copy_and_resolve_references())
+      here.config.until = 'prepare'  # whether the folds can be trained on is for each cell to say
+      prepare.prepare(here)
+
+
+def _run_all(executor: Any, wanted: Sequence[Cell], folder: pathlib.Path) -> dict[str, str]:
+  """Runs the cells that are not done, a line each; why cells failed, by name."""
+  left = {cell.name: cell for cell in in_order(wanted) if not _done(folder / 'cells' / cell.name, cell.config)}
+  jobs = {name: (_for_worker(cell.config, executor), str(folder / 'cells' / name)) for name, cell in left.items()}
+  if skipped := len(wanted) - len(left):
+    print(f'{skipped} of {len(wanted)} cells are done already')
+  failed: dict[str, str] = {}
+  with progress('cells', len(jobs), 'cell') as bar:
+    for name, (seconds, reason) in _outcomes(executor, jobs):
+      provenance.note(folder, event='cell', cell=name, seconds=seconds, failed=reason)
+      with tqdm.tqdm.external_write_mode():
+        print(f'{name}: {f"failed: {reason}" if reason else f"{seconds:.1f} s"}', flush=True)
+      bar.update()
+      if reason:
+        failed[name] = reason
+  return failed
+
+
+def _for_worker(config: Any, executor: Any) -> Any:
+  """A cell's config where it runs: a process that has others beside it decodes nothing with processes of its own."""
+  if executor.backend != 'threading':
+    config = config.copy_and_resolve_references()
+    config.executor.update({'backend': 'threading', 'workers': 1, 'address': ''})
+  return config
+
+
+def _outcomes(executor: Any, jobs: dict[str, tuple[Any, str]]) -> Iterator[tuple[str, _Outcome]]:
+  """Each cell's name and outcome, as they come: one after another here, or side by side in processes."""
+  if executor.backend == 'threading':
+    yield from ((name, run_cell(*job)) for name, job in jobs.items())
+    return
+  try:
+    yield from workers.run(run_cell, jobs, executor)
+  except decoder.MachineFailure as error:
+    raise Unusable(str(error)) from error
+
+
+def run_cell(config: Any, workdir: str) -> _Outcome:
+  """Runs one experiment to its end, its output in log.txt; what it raises is its outcome."""
+  memory.keep_freed_memory()
+  started, folder, reason = time.monotonic(), pathlib.Path(workdir), ''
+  folder.mkdir(parents=True, exist_ok=True)
+  with contextlib.ExitStack() as stack:
+    log = stack.enter_context(open(folder / 'log.txt', 'a', encoding='utf-8', errors='backslashreplace'))
+    stack.enter_context(contextlib.redirect_stdout(log))
+    stack.enter_context(contextlib.redirect_stderr(log))
+    try:
+      experiment.run(experiment.set_up(config, workdir))
+    except Unusable as error:
+      reason = str(error)
+    except Exception as error:  # whatever it is, the other cells are not the worse for it
+      traceback.print_exc()
+      reason = f'{type(error).__name__}: {error}'
+  seconds = round(time.monotonic() - started, 2)
+  if not reason and config.until == 'report':
+    whole = folder / f'{DONE}.partial'
+    whole.write_text(json.dumps({'seconds': seconds}) + '\n')
+    whole.rename(folder / DONE)
+  return seconds, reason
+
+
+def _done(folder: pathlib.Path, config: Any) -> bool:
+  """Whether a cell's folder holds its results: another config's are a matter for the cell's own run to refuse."""
+  if not (folder / DONE).exists() or not (folder / 'report.json').exists():
+    return False
+  with contextlib.suppress(ValueError):
+    provenance.claim(folder, config.to_dict())
+    return True
+  return False
+
+
+def tell(wanted: Sequence[Cell], experiments: Sequence[Experiment]) -> None:
+  """Prints the grid, what of it is cached, and how long the rest may take, by earlier runs in this cache."""
+  print(f'{len(wanted)} cells')
+  width = max(len(cell.variant) for cell in wanted)
+  rows: dict[str, list[Cell]] = {}
+  for cell in wanted:
+    rows.setdefault(f'{cell.variant:{width}}  {cell.protocol}', []).append(cell)
+  for row, own in rows.items():
+    seeds = lambda values: ' '.join(str(value) for value in dict.fromkeys(values))
+    told = f'network seeds {seeds(c.nets_seed for c in own)}, fusion seeds {seeds(c.seed for c in own)}'
+    print(f'  {row}, {told}: {", ".join(own[0].config.methods)}')
+  planned, seconds = plan(experiments), median_seconds(experiments[0].cache)
+  print(f'{"stage":12} {"to make":>8} {"cached":>8} {"seconds":>8}')
+  for base in dict.fromkeys(map(_base, planned)):
+    parts = {stage: counts for stage, counts in planned.items() if _base(stage) == base}
+    make, cached = (sum(counts[which] for counts in parts.values()) for which in (0, 1))
+    told = f'{_estimate(parts, seconds):8.0f}' if _known(parts, seconds) else f'{"?":>8}'
+    print(f'{base:12} {make:8} {cached:8} {told}')
+  but = '' if _known(planned, seconds) else ', and what the ? takes: never made in this cache'
+  print(f'estimated: {_estimate(planned, seconds) / 60:.1f} min with one worker{but}')
+  if planned['prepare'][0]:
+    print('the clips are not prepared, and what comes after hangs on them: run with --config.until=prepare to be told')
+
+
+def _base(stage: str) -> str:
+  """decide of decide/audio."""
+  return stage.split('/')[0]
+
+
+def _estimate(planned: dict[str, tuple[int, int]], seconds: dict[str, float]) -> float:
+  return sum(make * seconds.get(stage, 0.0) for stage, (make, _) in planned.items())
+
+
+def _known(planned: dict[str, tuple[int, int]], seconds: dict[str, float]) -> bool:
+  return all(stage in seconds for stage, (make, _) in planned.items() if make)
+
+
+def plan(experiments: Iterable[Experiment]) -> dict[str, tuple[int, int]]:
+  """Stage -> how many folders are to be made, and how many are there; those that experiments share count once."""
+  there: dict[tuple[str, pathlib.Path], bool] = {}
+  for x in experiments:
+    there |= {(stage, path): exists for stage, path, exists in experiment.plan(x)}
+  names = dict.fromkeys(stage for stage, _ in there)
+  of_stage = {name: [exists for (stage, _), exists in there.items() if stage == name] for name in names}
+  return {name: (found.count(False), found.count(True)) for name, found in of_stage.items()}
+
+
+def median_seconds(cache: pathlib.Path) -> dict[str, float]:
+  """Stage -> what making one of its folders took in this cache, in the median."""
+  taken: dict[str, list[float]] = {}
+  for made in stages.executions(cache):
+    taken.setdefault(made['stage'], []).append(made['seconds'])
+  return {stage: statistics.median(seconds) for stage, seconds in taken.items()}
+
+
+def report(config: Any, folder: pathlib.Path, wanted: Sequence[Cell], failed: dict[str, str]) -> None:
+  """Writes <workdir>/report: what all finished cells come to, in tables and on a page.
+
+  Networks are looked into through the first finished cell of the row that the first contrast is about.
+
+  Args:
+    failed: why cells failed, by name.
+  """
+  finished, broken = ([cell for cell in wanted if (cell.name in failed) == wrong] for wrong in (False, True))
+  (folder / 'report').mkdir(exist_ok=True)
+  compared, insight = None, {}
+  if finished:
+    names = report_cells.row_names(judged(wanted, folder))
+    compared = comparison.compare(judged(finished, folder), config.sweep.contrasts, failed=judged(broken, folder))
+    comparison.write(folder / 'report', compared)
+    first = config.sweep.contrasts[0][0] if config.sweep.contrasts else ''
+    judges = [(cell, method) for cell in finished for method in cell.config.methods]
+    chosen = [(cell, method) for cell, method in judges if names[cell.variant, method] == first]
+    insight = _insight(*(chosen or judges)[0], folder)
+  written = page.write(folder / 'report', compared, run=_told_of_run(config, folder, finished, failed), **insight)
+  print(f'report: {written}')
+
+
+def _insight(cell: Cell, method: str, folder: pathlib.Path) -> dict[str, Any]:
+  """What there is to see in a cell's first fold, by a contender's verdicts; nothing where stages are gone."""
+  workdir = folder / 'cells' / cell.name
+  x = experiment.look_over(cell.config, str(workdir))
+  try:
+    fitted.reopen(x)
+  except Unusable as error:
+    print(f'report: no curves and no pictures: {error}', file=sys.stderr)
+    return {}
+  looked = saliency.examples(x, 0, *saliency.scored(x, 0, method))
+  return {'curves': curves.read(x), 'embedding': embedding.of(x), 'saliency': looked}
+
+
+def _told_of_run(config: Any, folder: pathlib.Path, finished: Sequence[Cell], failed: dict[str, str]) -> dict[str, Any]:
+  """What the page says of how it came about; seconds are those of all cells, each as it was run last."""
+  facts = provenance.facts()
+  lines = [json.loads(line) for line in (folder / 'provenance.jsonl').read_text().splitlines()]
+  started = next(line['time'] for line in lines if line['event'] == 'start')
+  taken = {line['cell']: line['seconds'] for line in lines if line['event'] == 'cell'}
+  return {
+    'command': shlex.join(['python', *facts['argv']]),
+    'config': config.to_dict(),
+    **{name: facts[name] for name in ('git', 'versions', 'devices')},
+    'started': started,
+    'seconds': sum(taken.values()),
+    'stages': stage_counts(folder, pathlib.Path(config.cache), [cell.name for cell in finished], started),
+    'cells': len(finished) + len(failed),
+    'failed': [{'cell': name, 'reason': reason} for name, reason in failed.items()],
+  }
+
+
+def stage_counts(
+  folder: pathlib.Path, cache: pathlib.Path, names: Iterable[str], started: str
+) -> dict[str, dict[str, int]]:
+  """Stage -> how many of the folders that these cells use were made since `started`, and how often one was reused."""
+  since = datetime.datetime.fromisoformat(started).timestamp()
+  made = {f'{one["stage"]}/{one["digest"]}' for one in stages.executions(cache) if one['time'] >= since}
+  used: collections.Counter[str] = collections.Counter()
+  for name in names:
+    for folders in json.loads((folder / 'cells' / name / 'stages.json').read_text()).values():
+      used.update(folders)
+  counts: dict[str, dict[str, int]] = {}
+  for path, times in used.items():
+    of_stage = counts.setdefault(_base(path), {'made': 0, 'reused': 0})
+    of_stage['made'] += path in made
+    of_stage['reused'] += times - (path in made)
+  return counts
