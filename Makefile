@@ -22,11 +22,12 @@ test-slow: .venv/installed
 	$(BIN)/pytest -m slow
 
 benchmarks: .venv/installed
-	$(BIN)/python benchmarks/conv3d.py
+	$(BIN)/python -m benchmarks.conv3d
 	$(BIN)/python -m benchmarks.train_step
 	$(BIN)/python -m benchmarks.features
 	$(BIN)/python -m benchmarks.rbm
 	$(BIN)/python -m benchmarks.prepare
+	$(BIN)/python -m benchmarks.folds
 
 .venv/installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

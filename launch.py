@@ -25,7 +25,7 @@ def main(argv: list[str]) -> None:
       if status := sweep.run(config, workdir, dry_run=DRY_RUN.value):
         raise SystemExit(status)
     else:
-      experiment.run(experiment.set_up(config, workdir))
+      sweep.run_alone(config, workdir)
   except experiment.Unusable as error:
     raise SystemExit(f'launch.py: {error}') from error
 

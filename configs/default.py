@@ -30,6 +30,7 @@ def get_config() -> ml_collections.ConfigDict:
       'cache': config_dict.placeholder(str),
       # The last stage to run: prepare, audio_net, visual_net, features, handcrafted, fusion, decide, report.
       'until': 'report',
+      'page': True,  # write report/index.html as well: curves, saliency, what the features know
       # Who is judged, of those in emo_jax/contenders.py:
       #   audio, visual                 SVM on the network's features
       #   audio_softmax, visual_softmax the network's own verdict, averaged over a clip's segments

@@ -101,7 +101,7 @@ def check(config: Any, *, stages: Sequence[str], corpora: Sequence[str]) -> None
 def _check_counts(config: Any) -> None:
   batches = ('audio', 'visual', 'fusion.rbm', 'fusion.finetune', 'fusion.head')
   fields = [f'{part}.{name}' for part in batches for name in ('batch', 'epochs')] + ['log.every', 'save.every']
-  fields += ['parallel.folds', 'handcrafted.size']
+  fields += ['parallel.folds']
   fields += [f'{part}.accumulate' for part in NETWORKS]
   fields += [f'frontend.{name}' for name in ('segments.length', 'segments.shift', 'faces.every')]
   for field in [*fields, 'fusion.rbm.cd_steps']:
@@ -125,6 +125,7 @@ def _check_ranges(config: Any) -> None:
     ('fusion.rbm.real_lr', 0, math.inf),
     ('fusion.rbm.ais.chains', 0, math.inf),
     ('score.sound', 0, 1),
+    ('handcrafted.size', 16, 1024),
   )
   for field, low, high in ranges:
     if not low <= _value(config, field) <= high:

@@ -23,6 +23,7 @@ def _of_nets(level: str, meaning: str) -> Contender:
 
 
 # `sum` would give the verdicts of `mean`, and is not here.
+LEVELS = ('one modality', 'hand-crafted', 'feature', 'decision', 'score', 'model')
 CONTENDERS = {
   'audio': _of_nets('one modality', 'sound alone: SVM on the 2-D CNN'),
   'visual': _of_nets('one modality', 'face alone: SVM on the 3-D CNN'),

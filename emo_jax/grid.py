@@ -11,7 +11,17 @@ from emo_jax.context import Experiment, Unusable
 from emo_jax.evaluation import normalise
 from emo_jax.report import cells as report_cells
 
-OWN = ('seed', 'nets_seed', 'normalise', 'sweep', 'cache', 'until', 'executor')  # no variant's: the sweep sets them
+OWN = (
+  'data',
+  'seed',
+  'nets_seed',
+  'normalise',
+  'sweep',
+  'cache',
+  'until',
+  'page',
+  'executor',
+)  # set for all cells alike
 
 
 class Cell(NamedTuple):
@@ -28,6 +38,10 @@ class Cell(NamedTuple):
     """Of its folder in <workdir>/cells."""
     return f'{self.variant}/{self.protocol}_nets{self.nets_seed}_seed{self.seed}'
 
+  def within(self, workdir: pathlib.Path) -> pathlib.Path:
+    """Its folder; an experiment without a sweep has no variant's name, and the work directory for itself."""
+    return workdir / 'cells' / self.name if self.variant else workdir
+
 
 def cells(config: Any) -> list[Cell]:
   """Every variant with every normalisation, network seed and fusion seed; a variant that no seed acts on, with one.
@@ -41,6 +55,13 @@ def cells(config: Any) -> list[Cell]:
       raise Unusable(f'config.sweep.{field}={sweep[field]!r}: at least one value is needed, and each once')
   if unknown := set(sweep.normalise) - normalise.PROTOCOLS.keys():
     raise Unusable(f'config.sweep.normalise: {sorted(unknown)} unknown; use {" or ".join(normalise.PROTOCOLS)}')
+  for field, listed, unset in (
+    ('seed', 'seeds', 0),
+    ('nets_seed', 'nets_seeds', None),
+    ('normalise', 'normalise', 'none'),
+  ):
+    if config[field] not in (unset, *sweep[listed]):
+      raise Unusable(f'config.{field}={config[field]!r}: the sweep sets it for each cell; set config.sweep.{listed}')
   variants = {name: _varied(config, name) for name in sweep.variants}
   found = []
   for kind in sweep.normalise:
@@ -111,4 +132,4 @@ def check_contrasts(contrasts: Any, wanted: Sequence[Cell], experiments: Iterabl
 
 def judged(wanted: Iterable[Cell], folder: pathlib.Path) -> list[report_cells.Cell]:
   """The cells as the report reads them."""
-  return [report_cells.Cell(*cell[:4], folder / 'cells' / cell.name, tuple(cell.config.methods)) for cell in wanted]
+  return [report_cells.Cell(*cell[:4], cell.within(folder), tuple(cell.config.methods)) for cell in wanted]

@@ -14,8 +14,11 @@ from emo_jax import stages
 from emo_jax.corpora.clip import Clip
 
 # These change neither what is computed nor for whom, so they may differ between runs in one work directory.
-FREE = ('cache', 'until', 'executor', 'parallel', 'log', 'save', 'data.root')
-PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'scikit-learn', 'av', 'librosa')
+FREE = ('cache', 'until', 'page', 'executor', 'parallel', 'log', 'save', 'data.root')
+PACKAGES = (
+  *('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'scipy', 'scikit-learn', 'statsmodels'),
+  *('av', 'librosa', 'opensmile', 'opencv-python-headless', 'scikit-image'),
+)
 
 
 def _flat(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:

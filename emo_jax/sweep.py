@@ -14,6 +14,7 @@ import pathlib
 import shlex
 import statistics
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
@@ -32,6 +33,8 @@ from emo_jax.steps import prepare
 from emo_jax.training.metrics import progress
 
 DONE = 'done.json'  # in a cell's folder, once its report is written
+FUSED_OR_JOINED = ('hybrid', 'concat')  # what a single experiment's page asks
+_ALONE = threading.Lock()  # what a cell prints is redirected for its whole process, which may have threads (Dask's)
 _Outcome = tuple[float, str]  # seconds, and why the cell failed, if it did
 
 
@@ -53,7 +56,8 @@ def run(config: Any, workdir: str, *, dry_run: bool = False) -> int:
   config = _anchored(config, folder)
   wanted = cells(config) if config.sweep.variants else [_alone(config)]
   experiments = _look_over(wanted, folder)
-  check_contrasts(config.sweep.contrasts, wanted, experiments)
+  if config.sweep.variants:
+    check_contrasts(config.sweep.contrasts, wanted, experiments)
   if dry_run:
     tell(wanted, experiments)
     return 0
@@ -67,12 +71,29 @@ def run(config: Any, workdir: str, *, dry_run: bool = False) -> int:
   _prepare(experiments, folder)
   if config.until == 'prepare':
     return 0
-  failed = _run_all(config.executor, wanted, folder)
+  failed = _run_all(config.executor, wanted, experiments, folder)
   if config.until == 'report':
     report(config, folder, wanted, failed)
   for name, reason in failed.items():
     print(f'failed: {name}: {reason} (more in {folder / "cells" / name / "log.txt"})', file=sys.stderr)
   return int(bool(failed))
+
+
+def run_alone(config: Any, workdir: str) -> None:
+  """Runs one experiment, and writes its page unless that is there and nothing has changed.
+
+  Raises:
+    Unusable: what it cannot be run with.
+  """
+  folder = pathlib.Path(workdir).absolute()
+  result, page_there = folder / 'report.json', (folder / 'report' / 'index.html').exists()
+  before = result.read_bytes() if result.exists() and page_there else None
+  experiment.run(experiment.set_up(config, workdir))
+  if config.page and config.until == 'report' and result.read_bytes() != before:
+    config = _anchored(config, folder)
+    if set(FUSED_OR_JOINED) <= set(config.methods):
+      config.sweep.contrasts = (FUSED_OR_JOINED,)
+    report(config, folder, [_alone(config)], {})
 
 
 def _anchored(config: Any, folder: pathlib.Path) -> Any:
@@ -89,7 +110,7 @@ def _anchored(config: Any, folder: pathlib.Path) -> Any:
 def _alone(config: Any) -> Cell:
   """An experiment without a sweep, as a cell."""
   nets_seed = config.seed if config.nets_seed is None else config.nets_seed
-  return Cell('experiment', normalise.PROTOCOLS.get(config.normalise, ''), nets_seed, config.seed, config)
+  return Cell('', normalise.PROTOCOLS.get(config.normalise, ''), nets_seed, config.seed, config)
 
 
 def _look_over(wanted: Sequence[Cell], folder: pathlib.Path) -> list[Experiment]:
@@ -116,10 +137,13 @@ def _prepare(experiments: Iterable[Experiment], folder: pathlib.Path) -> None:
       prepare.prepare(here)
 
 
-def _run_all(executor: Any, wanted: Sequence[Cell], folder: pathlib.Path) -> dict[str, str]:
+def _run_all(
+  executor: Any, wanted: Sequence[Cell], experiments: Sequence[Experiment], folder: pathlib.Path
+) -> dict[str, str]:
   """Runs the cells that are not done, a line each; why cells failed, by name."""
-  left = {cell.name: cell for cell in in_order(wanted) if not _done(folder / 'cells' / cell.name, cell.config)}
-  jobs = {name: (_for_worker(cell.config, executor), str(folder / 'cells' / name)) for name, cell in left.items()}
+  done = {cell.name for cell, x in zip(wanted, experiments, strict=True) if _done(cell.within(folder), x)}
+  left = {cell.name: cell for cell in in_order(wanted) if cell.name not in done}
+  jobs = {name: (_for_worker(cell.config, executor), str(cell.within(folder))) for name, cell in left.items()}
   if skipped := len(wanted) - len(left):
     print(f'{skipped} of {len(wanted)} cells are done already')
   failed: dict[str, str] = {}
@@ -155,6 +179,11 @@ def _outcomes(executor: Any, jobs: dict[str, tuple[Any, str]]) -> Iterator[tuple
 
 def run_cell(config: Any, workdir: str) -> _Outcome:
   """Runs one experiment to its end, its output in log.txt; what it raises is its outcome."""
+  with _ALONE:
+    return _run_cell(config, workdir)
+
+
+def _run_cell(config: Any, workdir: str) -> _Outcome:
   memory.keep_freed_memory()
   started, folder, reason = time.monotonic(), pathlib.Path(workdir), ''
   folder.mkdir(parents=True, exist_ok=True)
@@ -177,14 +206,17 @@ def run_cell(config: Any, workdir: str) -> _Outcome:
   return seconds, reason
 
 
-def _done(folder: pathlib.Path, config: Any) -> bool:
-  """Whether a cell's folder holds its results: another config's are a matter for the cell's own run to refuse."""
-  if not (folder / DONE).exists() or not (folder / 'report.json').exists():
+def _done(folder: pathlib.Path, x: Experiment) -> bool:
+  """Whether a cell's folder holds the results of what the experiment would use today: clips, code, config."""
+  if not (folder / DONE).exists():
     return False
-  with contextlib.suppress(ValueError):
-    provenance.claim(folder, config.to_dict())
-    return True
-  return False
+  experiment.plan(x)
+  used = {name: [str(path.relative_to(x.cache)) for path in paths] for name, paths in x.made.items()}
+  return json.loads((folder / 'stages.json').read_text()) == used and all(map(pathlib.Path.exists, _folders(x)))
+
+
+def _folders(x: Experiment) -> list[pathlib.Path]:
+  return [path for paths in x.made.values() for path in paths]
 
 
 def tell(wanted: Sequence[Cell], experiments: Sequence[Experiment]) -> None:
@@ -255,7 +287,10 @@ def report(config: Any, folder: pathlib.Path, wanted: Sequence[Cell], failed: di
   compared, insight = None, {}
   if finished:
     names = report_cells.row_names(judged(wanted, folder))
-    compared = comparison.compare(judged(finished, folder), config.sweep.contrasts, failed=judged(broken, folder))
+    try:
+      compared = comparison.compare(judged(finished, folder), config.sweep.contrasts, failed=judged(broken, folder))
+    except ValueError as error:
+      raise Unusable(f'the cells are done, but cannot be compared: {error}') from error
     comparison.write(folder / 'report', compared)
     first = config.sweep.contrasts[0][0] if config.sweep.contrasts else ''
     judges = [(cell, method) for cell in finished for method in cell.config.methods]
@@ -267,45 +302,57 @@ def report(config: Any, folder: pathlib.Path, wanted: Sequence[Cell], failed: di
 
 def _insight(cell: Cell, method: str, folder: pathlib.Path) -> dict[str, Any]:
   """What there is to see in a cell's first fold, by a contender's verdicts; nothing where stages are gone."""
-  workdir = folder / 'cells' / cell.name
+  workdir = cell.within(folder)
   x = experiment.look_over(cell.config, str(workdir))
   try:
     fitted.reopen(x)
   except Unusable as error:
     print(f'report: no curves and no pictures: {error}', file=sys.stderr)
     return {}
+  if 'features' not in x.made:
+    return {}
   looked = saliency.examples(x, 0, *saliency.scored(x, 0, method))
   return {'curves': curves.read(x), 'embedding': embedding.of(x), 'saliency': looked}
 
 
 def _told_of_run(config: Any, folder: pathlib.Path, finished: Sequence[Cell], failed: dict[str, str]) -> dict[str, Any]:
-  """What the page says of how it came about; seconds are those of all cells, each as it was run last."""
+  """What the page says of how it came about; seconds are those of all cells (as run last) or stages."""
   facts = provenance.facts()
   lines = [json.loads(line) for line in (folder / 'provenance.jsonl').read_text().splitlines()]
   started = next(line['time'] for line in lines if line['event'] == 'start')
   taken = {line['cell']: line['seconds'] for line in lines if line['event'] == 'cell'}
+  taken |= {f'{number}': line['seconds'] for number, line in enumerate(lines) if line['event'] == 'stage'}
   return {
     'command': shlex.join(['python', *facts['argv']]),
     'config': config.to_dict(),
-    **{name: facts[name] for name in ('git', 'versions', 'devices')},
+    'git': _commits([folder, *(cell.within(folder) for cell in finished)]),
+    **{name: facts[name] for name in ('versions', 'devices')},
     'started': started,
     'seconds': sum(taken.values()),
-    'stages': stage_counts(folder, pathlib.Path(config.cache), [cell.name for cell in finished], started),
+    'stages': stage_counts(pathlib.Path(config.cache), [cell.within(folder) for cell in finished], started),
     'cells': len(finished) + len(failed),
     'failed': [{'cell': name, 'reason': reason} for name, reason in failed.items()],
   }
 
 
-def stage_counts(
-  folder: pathlib.Path, cache: pathlib.Path, names: Iterable[str], started: str
-) -> dict[str, dict[str, int]]:
+def _commits(folders: Iterable[pathlib.Path]) -> str:
+  """The commits that experiments were run at, all of them."""
+  seen: dict[str, None] = {}
+  for folder in folders:
+    for line in map(json.loads, (folder / 'provenance.jsonl').read_text().splitlines()):
+      if line['event'] == 'start':
+        seen[f'{str(line["git"])[:12]}{" with uncommitted changes" * line["changed"]}'] = None
+  return ', '.join(seen)
+
+
+def stage_counts(cache: pathlib.Path, folders: Iterable[pathlib.Path], started: str) -> dict[str, dict[str, int]]:
   """Stage -> how many of the folders that these cells use were made since `started`, and how often one was reused."""
   since = datetime.datetime.fromisoformat(started).timestamp()
   made = {f'{one["stage"]}/{one["digest"]}' for one in stages.executions(cache) if one['time'] >= since}
   used: collections.Counter[str] = collections.Counter()
-  for name in names:
-    for folders in json.loads((folder / 'cells' / name / 'stages.json').read_text()).values():
-      used.update(folders)
+  for folder in folders:
+    for made_of in json.loads((folder / 'stages.json').read_text()).values():
+      used.update(made_of)
   counts: dict[str, dict[str, int]] = {}
   for path, times in used.items():
     of_stage = counts.setdefault(_base(path), {'made': 0, 'reused': 0})

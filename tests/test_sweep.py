@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from ml_collections import config_dict
 
-from emo_jax import experiment, grid, provenance, sweep
+from emo_jax import experiment, grid, sweep
 from emo_jax.context import Unusable
 from emo_jax.evaluation.folds import Fold
 from tests import tiny, tiny_sweep
@@ -162,24 +162,31 @@ def test_a_cell_that_fails_says_why_and_leaves_the_rest_in_its_log(
     fails(KeyboardInterrupt())  # type: ignore[arg-type]
 
 
-def test_a_cell_is_done_once_its_report_is_written_with_this_config(
+def test_a_cell_is_done_once_its_report_is_written_from_what_would_be_used_today(
   tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
   config = tiny.get_config()
+  used = {'fusion': ['fusion/a', 'fusion/b'], 'decide/audio': ['decide/audio/c']}
+  for name in ('fusion/a', 'fusion/b', 'decide/audio/c', 'decide/audio/d'):
+    (tmp_path / name).mkdir(parents=True)
   monkeypatch.setattr(experiment, 'set_up', lambda config, workdir: pathlib.Path(workdir))
-  monkeypatch.setattr(experiment, 'run', lambda x: (x / 'report.json').write_text('{}'))
+  monkeypatch.setattr(experiment, 'run', lambda x: (x / 'stages.json').write_text(json.dumps(used)))
+  monkeypatch.setattr(experiment, 'plan', lambda x: None)
+  x: Any = types.SimpleNamespace(cache=tmp_path, made={})
+
+  def done(*decided: str) -> bool:
+    x.made = {'fusion': [tmp_path / 'fusion/a', tmp_path / 'fusion/b'], 'decide/audio': [tmp_path / d for d in decided]}
+    return sweep._done(tmp_path, x)
+
   config.until = 'features'
   assert sweep.run_cell(config, str(tmp_path))[1] == ''
-  assert not sweep._done(tmp_path, config)
+  assert not done('decide/audio/c')
   config.until = 'report'
   sweep.run_cell(config, str(tmp_path))
-  provenance.claim(tmp_path, config.to_dict())
-  assert sweep._done(tmp_path, config)
-  config.svm.c = 2.0
-  assert not sweep._done(tmp_path, config)
-  config.svm.c = 1.0
-  (tmp_path / 'report.json').unlink()
-  assert not sweep._done(tmp_path, config)
+  assert done('decide/audio/c')
+  assert not done('decide/audio/d')  # other clips, code or config than it was run with
+  (tmp_path / 'decide/audio/c').rmdir()
+  assert not done('decide/audio/c')
 
 
 def test_medians_are_of_each_stage(tmp_path: pathlib.Path) -> None:
@@ -203,7 +210,7 @@ def test_a_folder_counts_as_made_where_this_sweep_made_it_and_reused_each_furthe
   ]
   lines = [json.dumps({'stage': s, 'digest': d, 'seconds': 1.0, 'time': t}) for s, d, t in made]
   (tmp_path / 'executions.jsonl').write_text('\n'.join(lines))
-  counts = sweep.stage_counts(tmp_path, tmp_path, used, '1970-01-01T00:01:40+00:00')
+  counts = sweep.stage_counts(tmp_path, [tmp_path / 'cells' / name for name in used], '1970-01-01T00:01:40+00:00')
   assert counts == {
     'fusion': {'made': 2, 'reused': 2},
     'decide': {'made': 1, 'reused': 1},

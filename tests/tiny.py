@@ -16,6 +16,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.fusion.update({'units': (16, 8)})
   config.fusion.rbm.update({'epochs': 2, 'batch': 6, 'average_epochs': 1})
   config.fusion.finetune.update({'epochs': 2, 'batch': 6})
+  config.page = False
   config.save.every = 2
   config.log.every = 1
   config.executor.workers = 1

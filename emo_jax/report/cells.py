@@ -101,7 +101,7 @@ class _Judged(NamedTuple):
 def row_names(cells: Iterable[Cell]) -> dict[tuple[str, str], str]:
   """What the row of each (variant, method) is called: by what tells it from the others, both if need be."""
   methods = {cell.variant: cell.methods for cell in cells}
-  alone = {variant for variant, own in methods.items() if len(own) == 1}
+  alone = {variant for variant, own in methods.items() if variant and len(own) == 1}
   names = {}
   for variant, own in methods.items():
     for method in own:

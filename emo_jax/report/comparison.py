@@ -113,14 +113,15 @@ def _of_speakers(speakers: int, contrasts: int) -> list[str]:
 
 def _of_failures(failed: Iterable[Cell]) -> list[str]:
   names = sorted(cell.name for cell in failed)
-  return [f'Not run to the end, and in no figure: {", ".join(names)}.'] if names else []
+  but = 'What has fewer runs for it weighs those it has.'
+  return [f'Not run to the end, and in no figure: {", ".join(names)}. {but}'] if names else []
 
 
-def _of_detectable(protocol: str, contrast: Dict, gains: np.ndarray, clips: float) -> list[str]:
+def _of_detectable(protocol: str, contrast: Dict, gains: np.ndarray) -> list[str]:
   """How large a difference would have been found, at the spread that was seen."""
   if len(gains) < significance.fewest_speakers(significance.LEVEL) or contrast['dz'] is None:
     return []
-  least = significance.detectable_effect(len(gains)) * float(np.std(gains, ddof=1)) * len(gains) / clips
+  least = significance.detectable_effect(len(gains)) * float(np.std(gains, ddof=1))
   return [
     f'{protocol}, {contrast["name"]}: by how its gains spread over speakers, a difference of about {100 * least:.2g} '
     'points would be found, before Holm, in four of five such experiments (roughly: by the power of a paired t-test).'
@@ -257,24 +258,30 @@ def _chosen(rivals: Sequence[Row], results: Results) -> np.ndarray | None:
   return chosen
 
 
-def _difference(first: np.ndarray, second: np.ndarray, speaker: np.ndarray) -> tuple[Dict, np.ndarray]:
+def _difference(first: np.ndarray, second: np.ndarray, speaker: np.ndarray) -> tuple[Dict, np.ndarray, np.ndarray]:
   """How far apart two are, of the same runs and clips bool [R, K], and each speaker's gain, in clips times runs.
 
-  A speaker weighs as many clips as it has, so that the difference is that of the accuracies.
+  A speaker weighs as many clips as it has, so that the difference is that of the accuracies. Third the gains in
+  accuracy, which do not hang on how many.
   """
   gain = first.sum(0) - second.sum(0)
   gains, clips = _sums(gain, speaker), _sums(np.full(len(gain), len(first)), speaker)
-  return {
-    'difference': float(gains.sum() / clips.sum()),
-    'interval': _ends(significance.bootstrap_interval(gains, clips)),
-    'better': int(np.sum(gains > 0)),
-    'equal': int(np.sum(gains == 0)),
-    'worse': int(np.sum(gains < 0)),
-  }, gains
+  return (
+    {
+      'difference': float(gains.sum() / clips.sum()),
+      'interval': _ends(significance.bootstrap_interval(gains, clips)),
+      'dz': significance.effect_size(gains / clips),
+      'better': int(np.sum(gains > 0)),
+      'equal': int(np.sum(gains == 0)),
+      'worse': int(np.sum(gains < 0)),
+    },
+    gains,
+    gains / clips,
+  )
 
 
-def _contrast(row: Row, rivals: Sequence[Row], results: Results) -> tuple[Dict, np.ndarray, int] | str:
-  """The test of a contrast, the speakers' gains, and the clips times runs that they are of; or why there is none."""
+def _contrast(row: Row, rivals: Sequence[Row], results: Results) -> tuple[Dict, np.ndarray] | str:
+  """The test of a contrast, and the speakers' gains in accuracy; or why there is none."""
   chosen = _chosen(rivals, results) if len(rivals) > 1 else np.zeros(len(results.test.clip), int)
   if chosen is None:
     return 'a fold has no held clips to choose the rival on'
@@ -284,16 +291,15 @@ def _contrast(row: Row, rivals: Sequence[Row], results: Results) -> tuple[Dict, 
   if not len(first) or not could.any():
     return 'they share no run or no clip'
   second = np.array(seconds)[chosen, :, every].T
-  found, gains = _difference(first[:, could], second[:, could], results.test.speaker[could])
+  found, gains, in_accuracy = _difference(first[:, could], second[:, could], results.test.speaker[could])
   by_fold = [int(chosen[results.test.fold == fold][0]) for fold in np.unique(results.test.fold)]
   told = {
     **{name: found[name] for name in ('difference', 'interval')},
     'p': significance.sign_flip(gains),
-    'dz': significance.effect_size(gains),
-    **{name: found[name] for name in ('better', 'equal', 'worse')},
+    **{name: found[name] for name in ('dz', 'better', 'equal', 'worse')},
     'chosen': [rivals[number].name for number in by_fold] if len(rivals) > 1 else None,
   }
-  return told, gains, int(could.sum()) * len(first)
+  return told, in_accuracy
 
 
 def _contrasts(
@@ -313,9 +319,9 @@ def _contrasts(
     if isinstance(made, str):
       said.append(f'{protocol}, {name}: left out, for {made}.')
       continue
-    told, gains, clips = made
+    told, gains = made
     found.append({'name': name, 'row': row, 'rival': rival if isinstance(rival, str) else rivals, **told})
-    said += _of_detectable(protocol, found[-1], gains, clips)
+    said += _of_detectable(protocol, found[-1], gains)
   corrected = significance.holm([contrast['p'] for contrast in found])
   return [{**contrast, 'p_holm': p} for contrast, p in zip(found, corrected, strict=True)], said
 
@@ -329,7 +335,7 @@ def _described(rows: Sequence[Row], against: Iterable[Row], clips: Clips) -> lis
     if row is rival or not len(first) or not could.any():
       continue
     first, second = first[:, could], second[:, could]
-    found, _ = _difference(first, second, clips.speaker[could])
+    found, *_ = _difference(first, second, clips.speaker[could])
     gain = first.mean(0) - second.mean(0)
     over_clips = _ends(significance.bootstrap_interval(gain, np.ones(len(gain))))
     p = significance.mcnemar(first[0], second[0])
@@ -349,6 +355,7 @@ def _wrong(row: Row, results: Results) -> list[Dict]:
   surest = sorted(np.flatnonzero(wrong), key=lambda place: -mean[place].max())[:WRONG]
   return [
     {
+      'row': row.name,
       'clip': clips.clip[own[place]],
       'speaker': str(clips.speaker[own[place]]),
       'truth': classes[clips.truth[own[place]]],

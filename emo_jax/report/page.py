@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
+from emo_jax.contenders import LEVELS
 from emo_jax.report import figures
 
 ALPHA = 0.05  # a contrast counts as shown if its p by Holm is below
@@ -116,9 +117,9 @@ def headline(contrasts: Sequence[Mapping[str, Any]]) -> list[str]:
   return sentences
 
 
-def sentence(contrast: Mapping[str, Any], *, speakers: int) -> str:
+def sentence(contrast: Mapping[str, Any]) -> str:
   """A contrast in plain words: by how much, how surely, and whether that is shown."""
-  difference = contrast['difference']
+  difference, speakers = contrast['difference'], sum(contrast[name] for name in ('better', 'equal', 'worse'))
   low, high = contrast['interval']
   where = 'above' if difference > 0 else 'below'
   amount = f'{percent(abs(difference))} points {where}' if percent(abs(difference)) != '0.0' else 'level with'
@@ -137,10 +138,10 @@ def scale(rows: Iterable[Mapping[str, Any]], chance: float) -> tuple[float, floa
 
 
 def _levels(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-  levels: dict[str, list[Mapping[str, Any]]] = {}
+  levels: dict[str, list[Mapping[str, Any]]] = {level: [] for level in LEVELS}
   for row in rows:
     levels.setdefault(row['level'], []).append(row)
-  return levels
+  return {level: of_level for level, of_level in levels.items() if of_level}
 
 
 def _named(contrasts: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -230,7 +231,7 @@ def forgets(embedding: Mapping[str, Any], marked: str) -> str:
   return (
     f'In this fold the fused features give the speaker away {words} the joined ones: the nearest neighbours name the '
     f'speaker of {percent(fused)} % of {marked} clips after fusion, of {percent(joined)} % before '
-    f'({percent(embedding["hybrid"]["chance"]["speaker"])} % by chance).'
+    f'({percent(embedding["hybrid"]["chance"]["speaker"])} % by chance). It is one fold: a few points are a few clips.'
   )
 
 

@@ -29,7 +29,7 @@ TINY = 1e-30  # in float arithmetic nothing beside any activation, and above 0
 RULE = (
   'The right and the wrong clips of the highest probability, up to {each} of each, a second one of a speaker only '
   'after the first of every other; of each clip the segment for which both networks together find the verdict most '
-  'probable. Bright is what speaks for the verdict.'
+  'probable. Probabilities are of one run, before any temperature. Bright is what speaks for the verdict.'
 )
 
 

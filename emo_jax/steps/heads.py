@@ -129,7 +129,7 @@ def model_of(config: Any, *, classes: int, sound: int) -> nn.Module:
 def learner(x: Experiment) -> Learn:
   """How a fold learns; the network is compiled once, when the first fold has told the features' sizes."""
   config, head = x.config.fusion, x.config.fusion.head
-  labels = np.array([x.classes.index(clip.emotion) for clip in x.clips])
+  labels = x.truth()
 
   @functools.cache
   def built(sound: int) -> tuple[Callable[..., Any], supervised.Network]:

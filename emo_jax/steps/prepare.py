@@ -164,7 +164,7 @@ def check_folds(x: Experiment) -> None:
   trained = ((('audio',), config.audio), (('visual',), config.visual), (('audio', 'visual'), fused))
   for number, fold in enumerate(x.folds):
     for needed, part in trained:
-      choosing = part.select == 'held' or config.svm.candidates
+      choosing = part.select == 'held' or config.svm.candidates or config.score.candidates
       if choosing and not len(x.rows(fold, needed, 'held')):
         raise Unusable(
           f'fold {number} (held speakers {", ".join(fold.held)}) has no held clip with {" and ".join(needed)} to '

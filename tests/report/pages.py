@@ -103,7 +103,13 @@ def protocol(seed: int, gain: float) -> dict[str, Any]:
     if one['name'] != 'dbn'
   ]
   wrong = [
-    {'clip': f's{1 + n % 8:02}/sadness_{n}', 'speaker': f's{1 + n % 8:02}', 'truth': 'sadness', 'verdict': 'fear'}
+    {
+      'row': 'dbn',
+      'clip': f's{1 + n % 8:02}/sadness_{n}',
+      'speaker': f's{1 + n % 8:02}',
+      'truth': 'sadness',
+      'verdict': 'fear',
+    }
     | {'probability': 0.97 - n / 50, 'fold': n % 8}
     for n in range(12)
   ]

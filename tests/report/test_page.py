@@ -93,15 +93,15 @@ def contrast(difference: float, p_holm: float | None, rival: Any = 'concat', row
 
 
 def test_a_contrast_in_words() -> None:
-  assert page.sentence(contrast(-0.0104, 0.53), speakers=8) == (
+  assert page.sentence(contrast(-0.0104, 0.53)) == (
     'dbn is 1.0 points below concat (95 % −3.1 to +1.2, p = 0.53, by Holm 0.53, 8 speakers): '
     'no difference can be shown.'
   )
-  better = page.sentence(contrast(0.1, 0.01, ['audio', 'visual']), speakers=8)
+  better = page.sentence(contrast(0.1, 0.01, ['audio', 'visual']))
   assert better.startswith('dbn is 10.0 points above the better of audio and visual as chosen on held speakers (')
   assert better.endswith(': it is better.')
-  assert page.sentence(contrast(-0.1, 0.01), speakers=8).endswith(': it is worse.')
-  assert page.sentence(contrast(0.0001, 0.9), speakers=8).startswith('dbn is level with concat (')
+  assert page.sentence(contrast(-0.1, 0.01)).endswith(': it is worse.')
+  assert page.sentence(contrast(0.0001, 0.9)).startswith('dbn is level with concat (')
 
 
 def test_the_rival_that_was_chosen_is_named() -> None:
