@@ -25,6 +25,7 @@ import tqdm
 from emo_jax import experiment, fitted, memory, provenance, stages
 from emo_jax.context import Experiment, Unusable
 from emo_jax.evaluation import normalise
+from emo_jax.evaluation.leaks import counted
 from emo_jax.frontend import decoder, workers
 from emo_jax.grid import Cell, cells, check_contrasts, in_order, judged
 from emo_jax.report import cells as report_cells
@@ -221,11 +222,11 @@ def _folders(x: Experiment) -> list[pathlib.Path]:
 
 def tell(wanted: Sequence[Cell], experiments: Sequence[Experiment]) -> None:
   """Prints the grid, what of it is cached, and how long the rest may take, by earlier runs in this cache."""
-  print(f'{len(wanted)} cells')
+  print(counted(len(wanted), 'cell'))
   width = max(len(cell.variant) for cell in wanted)
   rows: dict[str, list[Cell]] = {}
   for cell in wanted:
-    rows.setdefault(f'{cell.variant:{width}}  {cell.protocol}', []).append(cell)
+    rows.setdefault(f'{cell.variant or "experiment":{width}}  {cell.protocol}', []).append(cell)
   for row, own in rows.items():
     seeds = lambda values: ' '.join(str(value) for value in dict.fromkeys(values))
     told = f'network seeds {seeds(c.nets_seed for c in own)}, fusion seeds {seeds(c.seed for c in own)}'

@@ -18,6 +18,8 @@ from joblib.externals import loky
 
 from emo_jax.frontend import decoder
 
+# As many as here: sums hang on their number in the last bits, and loky's and Dask's workers would get fewer.
+THREADS = ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS')
 ATTEMPTS = 3  # to go on after workers were killed, without a job done in between
 _Key = TypeVar('_Key', bound=Hashable)
 _Call = tuple[_Key, Callable[..., Any], tuple[Any, ...], int]
@@ -41,8 +43,13 @@ def _do(key: _Key, function: Callable[..., Any], job: tuple[Any, ...], parent: i
   return key, function(*job)
 
 
+def _threads(name: str) -> int:
+  return int(os.environ.get(name, joblib.cpu_count()))
+
+
 def _by_joblib(executor: Any, calls: Iterable[_Call]) -> Iterator[tuple[_Key, Any]]:
-  with joblib.parallel_config(executor.backend, n_jobs=executor.workers):
+  threads = {'inner_max_num_threads': _threads(THREADS[0])} if executor.backend == 'loky' else {}
+  with joblib.parallel_config(executor.backend, n_jobs=executor.workers, **threads):
     parallel = joblib.Parallel(return_as='generator_unordered', batch_size=1)
   yield from parallel(joblib.delayed(_do)(*call) for call in calls)
 
@@ -64,10 +71,12 @@ def _by_dask(client: Any, calls: Iterable[_Call]) -> Iterator[tuple[_Key, Any]]:
 @contextlib.contextmanager
 def _dask(address: str, workers: int) -> Iterator[Any]:
   """A client of the Dask scheduler at `address`, or else of a cluster on this machine that ends with the context."""
+  import dask
   import distributed
 
+  threads = {f'distributed.nanny.pre-spawn-environ.{name}': _threads(name) for name in THREADS}
   logging.getLogger('distributed').setLevel(logging.CRITICAL)  # the work of a worker that is lost is done by another
-  with contextlib.ExitStack() as stack:
+  with contextlib.ExitStack() as stack, dask.config.set(threads):
     try:
       if not address:
         count = joblib.cpu_count() if workers == -1 else workers

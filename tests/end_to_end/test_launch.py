@@ -19,7 +19,7 @@ STAGES = ['prepare', 'audio_net', 'visual_net', 'features', 'fusion', 'decide']
 def finished(tmp_path_factory, clips, launch):
   """An unbroken run."""
   workdir = tmp_path_factory.mktemp('unbroken')
-  done = launch(workdir, f'data.root={clips}')
+  done = launch(workdir, f'data.root={clips}', 'page=True')
   assert done.returncode == 0, done.stderr
   return workdir, done.stdout
 
@@ -55,6 +55,9 @@ def test_a_run_leaves_all_that_the_contract_names(finished):
   for name in ('config.json', 'provenance.jsonl', 'metrics.jsonl', 'rejected.csv', 'report.md', 'faces.png'):
     assert (workdir / name).stat().st_size > 0
   assert list((workdir / 'events').iterdir())
+  page = (workdir / 'report' / 'index.html').read_text()
+  for words in ('hybrid is ', 'against concat', 'data:image/png', 'audio_net', 'Does fusion forget the speaker?'):
+    assert words in page
   trained = {json.loads(line)['train'] for line in (workdir / 'metrics.jsonl').read_text().splitlines()}
   rbms = [f'/rbm{layer}{part}' for layer in range(2) for part in ('', '/monitor')]
   assert trained == {
@@ -83,12 +86,13 @@ def test_predictions_agree_with_the_report(finished):
 def test_the_same_command_again_computes_nothing(finished, clips, launch):
   workdir, _ = finished
   before, predictions = _files(workdir / 'stages'), (workdir / 'predictions.csv').read_bytes()
-  lines = (workdir / 'metrics.jsonl').read_text()
-  done = launch(workdir, f'data.root={clips}')
+  lines, pages = (workdir / 'metrics.jsonl').read_text(), _files(workdir / 'report')
+  done = launch(workdir, f'data.root={clips}', 'page=True')
   assert done.returncode == 0, done.stderr
   assert _files(workdir / 'stages') == before
   assert (workdir / 'metrics.jsonl').read_text() == lines
   assert (workdir / 'predictions.csv').read_bytes() == predictions
+  assert _files(workdir / 'report') == pages
 
 
 def test_another_seed_shares_the_networks_in_a_cache(finished, clips, launch, tmp_path):

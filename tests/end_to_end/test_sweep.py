@@ -172,7 +172,7 @@ def test_a_dry_run_tells_of_a_single_experiment_as_well(clips, tmp_path, capsys)
   config.data.root = str(clips)
   assert sweep.run(config, str(tmp_path / 'w'), dry_run=True) == 0
   printed = capsys.readouterr().out
-  assert printed.startswith('1 cells\n  experiment  inductive, network seeds 0, fusion seeds 0: audio, visual,')
+  assert printed.startswith('1 cell\n  experiment  inductive, network seeds 0, fusion seeds 0: audio, visual,')
   assert 'the clips are not prepared' in printed
   assert not list(tmp_path.iterdir())
 

@@ -10,6 +10,7 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+import joblib
 import pytest
 
 from emo_jax.frontend import decoder, workers
@@ -35,6 +36,20 @@ def test_every_job_is_done_once(backend: str, count: int, tmp_path: pathlib.Path
   results = list(workers.run(work, jobs(9, tmp_path), executor(backend, count)))
   assert sorted(results) == [(number, number * number) for number in range(9)]
   assert [path.read_text() for path in tmp_path.iterdir()] == ['x'] * 9
+
+
+@pytest.mark.parametrize('given', [False, True])
+@pytest.mark.parametrize('backend', ['loky', 'dask'])
+def test_workers_have_as_many_threads_as_the_run(backend: str, given: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+  """Or sums come out different in their last bits, and with them what is trained."""
+  for name in workers.THREADS:
+    monkeypatch.setenv(name, '7') if given else monkeypatch.delenv(name, raising=False)
+
+  def threads(number: int) -> list[str]:
+    return [os.environ[name] for name in workers.THREADS]
+
+  found = dict(workers.run(threads, jobs(2), executor(backend, 2)))
+  assert found == {number: ['7' if given else str(joblib.cpu_count())] * len(workers.THREADS) for number in range(2)}
 
 
 def test_results_come_when_they_are_there() -> None:
