@@ -102,6 +102,15 @@ def test_seeds_and_protocols_that_cannot_be_are_refused(changes: Any, message: s
     sweep.cells(swept(**changes))
 
 
+@pytest.mark.parametrize(('field', 'value'), [('seed', 9), ('nets_seed', 7), ('normalise', 'speaker')])
+def test_what_the_sweep_sets_for_each_cell_is_not_to_be_set_beside_it(field: str, value: Any) -> None:
+  config = swept(normalise=('none',), seeds=(1, 2))
+  assert sweep.cells(config)  # a seed of 0 is nobody's wish
+  config[field] = value
+  with pytest.raises(Unusable, match=f'config.{field}={value!r}: the sweep sets it .* set config.sweep'):
+    sweep.cells(config)
+
+
 @pytest.mark.parametrize(
   ('contrasts', 'message'),
   [

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -280,3 +281,22 @@ def test_what_a_kind_does_not_read_may_be_anything(kind: str) -> None:
   if kind == 'mlp':
     settings.head.update({'heads': 3, 'primary': 'face'})
   fusion.check(settings)
+
+
+def test_folds_side_by_side_give_what_they_give_one_by_one(tmp_path: pathlib.Path) -> None:
+  """And a fold that is gone afterwards is made anew, alone or in company, in the same folder."""
+  one_by_one = fused(tmp_path / 'one', finetune__kind='none')
+  x = made(tmp_path / 'two', finetune__kind='none')
+  x.config.parallel.folds = 2
+  x.metrics = Metrics(x.workdir)
+  for lost in (None, 1):
+    if lost is not None:
+      shutil.rmtree(x.made['fusion'][lost])
+    fusion.fuse(x)
+    for number, folder in enumerate(x.made['fusion']):
+      assert folder.name == one_by_one.made['fusion'][number].name
+      np.testing.assert_allclose(array(x, number, 'joint'), array(one_by_one, number, 'joint'), atol=1e-6)
+      trained = {json.loads(line)['train'] for line in (folder / 'metrics.jsonl').read_text().splitlines()}
+      assert {name.split('/')[1] for name in trained} == {f'fold_{number}'}
+  x.metrics.close()
+  assert not list(x.cache.glob('fusion/*.partial'))
