@@ -11,7 +11,7 @@ test: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest -m 'not kill and not slow' -n 2 --dist loadscope --cov --cov-report=term
+	$(BIN)/pytest -m 'not kill and not slow' -n 2 --dist loadscope --no-loadscope-reorder --cov --cov-report=term
 
 # SIGKILLs a real run in the middle of every stage; a few minutes.
 test-kill: .venv/installed

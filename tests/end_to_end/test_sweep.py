@@ -136,6 +136,7 @@ def with_networks(finished: pathlib.Path, workdir: pathlib.Path) -> None:
     shutil.copytree(finished / 'stages' / stage, workdir / 'stages' / stage)
 
 
+@pytest.mark.kill
 def test_killed_and_resumed_in_processes_it_gives_the_same_numbers(finished, sweeping, environment, run, tmp_path):
   with_networks(finished[0], tmp_path / 'w')
   command = sweeping(tmp_path / 'w', 'executor.backend=loky', 'executor.workers=2')
@@ -158,6 +159,7 @@ def test_killed_and_resumed_in_processes_it_gives_the_same_numbers(finished, swe
   assert set(executions(tmp_path / 'w' / 'stages')) == {'fusion', 'decide'}
 
 
+@pytest.mark.slow
 def test_on_dask_it_gives_the_same_numbers(finished, sweeping, run, tmp_path):
   pytest.importorskip('distributed')
   with_networks(finished[0], tmp_path)
