@@ -13,6 +13,7 @@ import os
 import pathlib
 import shutil
 import tempfile
+import threading
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, TypeVar, cast
@@ -22,6 +23,8 @@ import numpy as np
 
 from emo_jax.frontend import audio, segments
 
+# numpy reads headers by Python's own parser, which in 3.11 fails now and then where threads meet in it (SystemError).
+_PARSING = threading.Lock()
 Beat = Callable[[], None]  # called now and then while a clip is being decoded: a sign of life
 _Item = TypeVar('_Item')
 
@@ -104,7 +107,7 @@ def write(
 def read_facts(target: pathlib.Path) -> dict[str, np.ndarray] | None:
   """What is known of a half that is done, None of one that is not."""
   try:
-    with open(target.with_suffix('.npz'), 'rb') as file, np.load(file, allow_pickle=False) as facts:
+    with _PARSING, open(target.with_suffix('.npz'), 'rb') as file, np.load(file, allow_pickle=False) as facts:
       return dict(facts) if 'crc32' in facts else None  # which stores of old lack
   except Exception:  # absent, or damaged in one of zipfile's and numpy's many ways
     return None

@@ -1,9 +1,13 @@
 """The store: arrays as numpy writes them, clips prepared once and whole, halves that are missing and why."""
 
+import concurrent.futures
 import dataclasses
 import fcntl
+import gc
 import os
 import pathlib
+import sys
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,7 +16,7 @@ import numpy as np
 import pytest
 
 from emo_jax.corpora.clip import Clip, content_hash
-from emo_jax.frontend import audio, haar, halves, media, segments
+from emo_jax.frontend import audio, haar, halves, media, segments, store
 from emo_jax.frontend.halves import prepare_clip
 from emo_jax.frontend.store import Store, append_npy, mend, tidy
 
@@ -437,3 +441,33 @@ def test_when_every_clip_is_refused_the_table_is_empty(encode: Encode, tmp_path:
   short = clip_of(None, encode(tmp_path / 'b.wav', wave=noise(0.3), sound='pcm_s16le', rate=RATE))
   table = store_of(tmp_path / 'store', short, refuse_short=True).table()
   assert isinstance(table, segments.Segments) and len(table) == 0
+
+
+def test_facts_are_read_whole_by_any_number_of_threads(tmp_path: pathlib.Path) -> None:
+  """Python 3.11's parser, which numpy reads headers by, loses count where threads meet in it: provoked here."""
+  for number in range(4):
+    np.savez(tmp_path / f'{number}.npz', crc32=np.asarray(7), bytes=np.asarray(5), warnings=np.array(['a', 'bb']))
+  before, threshold, end = sys.getswitchinterval(), gc.get_threshold(), time.monotonic() + 4
+
+  class Cycle:
+    def __init__(self) -> None:
+      self.own = self
+
+    def __del__(self) -> None:
+      sum(range(20))  # lets go of the interpreter in the midst of whoever is collecting
+
+  def read(number: int) -> int:
+    lost = 0
+    while time.monotonic() < end:
+      Cycle()
+      lost += store.read_facts(tmp_path / str(number)) is None
+    return lost
+
+  try:
+    sys.setswitchinterval(1e-6)
+    gc.set_threshold(20, 2, 2)
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+      assert sum(pool.map(read, range(4))) == 0
+  finally:
+    sys.setswitchinterval(before)
+    gc.set_threshold(*threshold)
