@@ -101,10 +101,9 @@ def check(config: Any, *, stages: Sequence[str], corpora: Sequence[str]) -> None
 def _check_counts(config: Any) -> None:
   batches = ('audio', 'visual', 'fusion.rbm', 'fusion.finetune', 'fusion.head')
   fields = [f'{part}.{name}' for part in batches for name in ('batch', 'epochs')] + ['log.every', 'save.every']
-  fields += ['parallel.folds']
   fields += [f'{part}.accumulate' for part in NETWORKS]
   fields += [f'frontend.{name}' for name in ('segments.length', 'segments.shift', 'faces.every')]
-  for field in [*fields, 'fusion.rbm.cd_steps']:
+  for field in [*fields, 'fusion.rbm.cd_steps', 'parallel.folds']:
     value = _value(config, field)
     if not isinstance(value, int) or value < 1:
       raise ValueError(f'config.{field}={value!r}: a whole number of at least 1 is needed')

@@ -11,17 +11,8 @@ from emo_jax.context import Experiment, Unusable
 from emo_jax.evaluation import normalise
 from emo_jax.report import cells as report_cells
 
-OWN = (
-  'data',
-  'seed',
-  'nets_seed',
-  'normalise',
-  'sweep',
-  'cache',
-  'until',
-  'page',
-  'executor',
-)  # set for all cells alike
+# What the sweep sets for all cells alike, so that no variant may.
+OWN = ('data', 'seed', 'nets_seed', 'normalise', 'sweep', 'cache', 'until', 'page', 'executor')
 
 
 class Cell(NamedTuple):
@@ -36,7 +27,7 @@ class Cell(NamedTuple):
   @property
   def name(self) -> str:
     """Of its folder in <workdir>/cells."""
-    return f'{self.variant}/{self.protocol}_nets{self.nets_seed}_seed{self.seed}'
+    return report_cells.cell_name(*self[:4])
 
   def within(self, workdir: pathlib.Path) -> pathlib.Path:
     """Its folder; an experiment without a sweep has no variant's name, and the work directory for itself."""

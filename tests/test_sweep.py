@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from ml_collections import config_dict
 
-from emo_jax import experiment, grid, sweep
+from emo_jax import experiment, grid, summary, sweep
 from emo_jax.context import Unusable
 from emo_jax.evaluation.folds import Fold
 from tests import tiny, tiny_sweep
@@ -219,7 +219,7 @@ def test_a_folder_counts_as_made_where_this_sweep_made_it_and_reused_each_furthe
   ]
   lines = [json.dumps({'stage': s, 'digest': d, 'seconds': 1.0, 'time': t}) for s, d, t in made]
   (tmp_path / 'executions.jsonl').write_text('\n'.join(lines))
-  counts = sweep.stage_counts(tmp_path, [tmp_path / 'cells' / name for name in used], '1970-01-01T00:01:40+00:00')
+  counts = summary.stage_counts(tmp_path, [tmp_path / 'cells' / name for name in used], '1970-01-01T00:01:40+00:00')
   assert counts == {
     'fusion': {'made': 2, 'reused': 2},
     'decide': {'made': 1, 'reused': 1},

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 
 import joblib
 
+_HASHED: dict[tuple[pathlib.Path, int, int, int], str] = {}  # path, size and times -> hash
+
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
@@ -124,7 +126,24 @@ def content_hash(path: pathlib.Path) -> str:
 
 
 def content_hashes(clips: Iterable[Clip]) -> dict[pathlib.Path, str]:
-  """Media file -> hash of its content (`content_hash`), of all files of the clips, read in threads."""
+  """Media file -> hash of its content (`content_hash`), of all files of the clips, read in threads.
+
+  A file that has not changed since, by size and times, is not read again in this process: a sweep asks for each cell.
+  """
   files = sorted({path for clip in clips for path in clip.files})
   threads = joblib.Parallel(n_jobs=-1, prefer='threads')
-  return dict(zip(files, threads(joblib.delayed(content_hash)(path) for path in files), strict=True))
+  return dict(zip(files, threads(joblib.delayed(_hash_once)(path) for path in files), strict=True))
+
+
+def _hash_once(path: pathlib.Path) -> str:
+  try:
+    facts = path.stat()
+  except (OSError, ValueError):
+    return content_hash(path)
+  key = path.absolute(), facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
+  if key not in _HASHED:
+    found = content_hash(path)
+    if ':' in found:  # it may be read next time
+      return found
+    _HASHED[key] = found
+  return _HASHED[key]

@@ -15,6 +15,11 @@ Run = tuple[int, int]  # the networks' seed, fusion's
 _Key = tuple[int, str]  # fold, clip
 
 
+def cell_name(variant: str, protocol: str, nets_seed: int, seed: int) -> str:
+  """Of a cell, and of its folder in <workdir>/cells."""
+  return f'{variant}/{protocol}_nets{nets_seed}_seed{seed}'
+
+
 class Cell(NamedTuple):
   """One experiment of an ablation; `folder` holds its report.json, predictions.csv and, with held clips, held.csv."""
 
@@ -28,7 +33,7 @@ class Cell(NamedTuple):
   @property
   def name(self) -> str:
     """For people."""
-    return f'{self.variant}/{self.protocol}_nets{self.nets_seed}_seed{self.seed}'
+    return cell_name(*self[:4])
 
 
 class Clips(NamedTuple):

@@ -15,7 +15,7 @@ import numpy as np
 
 from emo_jax.evaluation import calibration, metrics, significance
 from emo_jax.report import cells as reading
-from emo_jax.report import tables
+from emo_jax.report import pairs, tables
 from emo_jax.report.cells import Cell, Clips, Results, Row, Run
 from emo_jax.report.report import APART
 
@@ -138,15 +138,6 @@ def _deviation(values: np.ndarray, runs: Sequence[Run]) -> float | None:
   return float(np.mean(spread)) if spread else None
 
 
-def _ends(interval: significance.Interval | None) -> list[float | None]:
-  return list(interval) if interval else [None, None]
-
-
-def _sums(values: np.ndarray, speaker: np.ndarray) -> np.ndarray:
-  """Of each speaker that occurs, in order, the sum of its values."""
-  return np.bincount(np.unique(speaker, return_inverse=True)[1], weights=values)
-
-
 def _row(row: Row, results: Results, speakers: Sequence[str]) -> Dict:
   """A row of the table of contenders."""
   clips, classes = results.test, len(results.facts['classes'])
@@ -165,7 +156,7 @@ def _row(row: Row, results: Results, speakers: Sequence[str]) -> Dict:
   right = (verdict == truth).mean(0)
   held = row.held.verdict[0] >= 0
   accuracy, uar = (np.array([run[name] for run in runs]) for name in ('accuracy', 'uar'))
-  over_speakers = significance.bootstrap_interval(_sums(right, speaker), _sums(np.ones(len(right)), speaker))
+  over_speakers = significance.bootstrap_interval(pairs.sums(right, speaker), pairs.sums(np.ones(len(right)), speaker))
   return {
     'name': row.name,
     'variant': row.variant,
@@ -177,8 +168,8 @@ def _row(row: Row, results: Results, speakers: Sequence[str]) -> Dict:
     'accuracy': float(accuracy.mean()),
     'accuracy_runs': accuracy.tolist(),
     'deviation': _deviation(accuracy, row.runs),
-    'interval': _ends(over_speakers),
-    'clip_interval': _ends(significance.clip_interval(float(right.sum()), len(truth))),
+    'interval': pairs.ends(over_speakers),
+    'clip_interval': pairs.ends(significance.clip_interval(float(right.sum()), len(truth))),
     'uar': float(uar.mean()),
     'uar_runs': uar.tolist(),
     'uar_deviation': _deviation(uar, row.runs),
@@ -226,80 +217,7 @@ def _calibration(row: Row, results: Results) -> Dict | None:
   }
 
 
-# Pairs
-
-
-def _shared_runs(rows: Sequence[Row]) -> list[list[int]]:
-  """Of each run that all rows have, its place in each row; a run of a row without fusion seeds pairs with all."""
-  nets = set.intersection(*({nets_seed for nets_seed, _ in row.runs} for row in rows))
-  seeded = [set(row.runs) for row in rows if row.seeded]
-  runs = set.intersection(*seeded) if seeded else set(rows[0].runs)
-  paired = sorted(run for run in runs if run[0] in nets)
-  place = lambda row, run: [of if row.seeded else of[0] for of in row.runs].index(run if row.seeded else run[0])
-  return [[place(row, run) for row in rows] for run in paired]
-
-
-def _rights(rows: Sequence[Row], clips: Clips) -> list[np.ndarray]:
-  """Of each row bool [R, K], over the runs that all have: whether it is right."""
-  places = np.array(_shared_runs(rows), int).reshape(-1, len(rows))
-  return [row.test.verdict[places[:, number]] == clips.truth for number, row in enumerate(rows)]
-
-
-def _chosen(rivals: Sequence[Row], results: Results) -> np.ndarray | None:
-  """Which rival [K] stands at each clip: its fold's best on held clips; None where there are none."""
-  held, chosen = results.held, np.zeros(len(results.test.clip), int)
-  common = np.all([row.held.verdict[0] >= 0 for row in rivals], axis=0)
-  for fold in np.unique(results.test.fold):
-    own = common & (held.fold == fold)
-    if not own.any():
-      return None
-    accuracies = [(row.held.verdict[:, own] == held.truth[own]).mean() for row in rivals]
-    chosen[results.test.fold == fold] = int(np.argmax(accuracies))
-  return chosen
-
-
-def _difference(first: np.ndarray, second: np.ndarray, speaker: np.ndarray) -> tuple[Dict, np.ndarray, np.ndarray]:
-  """How far apart two are, of the same runs and clips bool [R, K], and each speaker's gain, in clips times runs.
-
-  A speaker weighs as many clips as it has, so that the difference is that of the accuracies. Third the gains in
-  accuracy, which do not hang on how many.
-  """
-  gain = first.sum(0) - second.sum(0)
-  gains, clips = _sums(gain, speaker), _sums(np.full(len(gain), len(first)), speaker)
-  return (
-    {
-      'difference': float(gains.sum() / clips.sum()),
-      'interval': _ends(significance.bootstrap_interval(gains, clips)),
-      'dz': significance.effect_size(gains / clips),
-      'better': int(np.sum(gains > 0)),
-      'equal': int(np.sum(gains == 0)),
-      'worse': int(np.sum(gains < 0)),
-    },
-    gains,
-    gains / clips,
-  )
-
-
-def _contrast(row: Row, rivals: Sequence[Row], results: Results) -> tuple[Dict, np.ndarray] | str:
-  """The test of a contrast, and the speakers' gains in accuracy; or why there is none."""
-  chosen = _chosen(rivals, results) if len(rivals) > 1 else np.zeros(len(results.test.clip), int)
-  if chosen is None:
-    return 'a fold has no held clips to choose the rival on'
-  first, *seconds = _rights([row, *rivals], results.test)
-  every = np.arange(len(chosen))
-  could = np.array([rival.test.verdict[0] >= 0 for rival in rivals])[chosen, every] & (row.test.verdict[0] >= 0)
-  if not len(first) or not could.any():
-    return 'they share no run or no clip'
-  second = np.array(seconds)[chosen, :, every].T
-  found, gains, in_accuracy = _difference(first[:, could], second[:, could], results.test.speaker[could])
-  by_fold = [int(chosen[results.test.fold == fold][0]) for fold in np.unique(results.test.fold)]
-  told = {
-    **{name: found[name] for name in ('difference', 'interval')},
-    'p': significance.sign_flip(gains),
-    **{name: found[name] for name in ('dz', 'better', 'equal', 'worse')},
-    'chosen': [rivals[number].name for number in by_fold] if len(rivals) > 1 else None,
-  }
-  return told, in_accuracy
+# Contrasts
 
 
 def _contrasts(
@@ -314,7 +232,7 @@ def _contrasts(
     made = (
       f'{", ".join(missing)} was not run'
       if missing
-      else _contrast(by_name[row], [by_name[of] for of in rivals], results)
+      else pairs.contrast(by_name[row], [by_name[of] for of in rivals], results)
     )
     if isinstance(made, str):
       said.append(f'{protocol}, {name}: left out, for {made}.')
@@ -330,14 +248,14 @@ def _described(rows: Sequence[Row], against: Iterable[Row], clips: Clips) -> lis
   """Every row beside each of some rows, on the clips that both could judge."""
   described = []
   for rival, row in itertools.product(against, rows):
-    first, second = _rights([row, rival], clips)
+    first, second = pairs.rights([row, rival], clips)
     could = (row.test.verdict[0] >= 0) & (rival.test.verdict[0] >= 0)
     if row is rival or not len(first) or not could.any():
       continue
     first, second = first[:, could], second[:, could]
-    found, *_ = _difference(first, second, clips.speaker[could])
+    found, *_ = pairs.difference(first, second, clips.speaker[could])
     gain = first.mean(0) - second.mean(0)
-    over_clips = _ends(significance.bootstrap_interval(gain, np.ones(len(gain))))
+    over_clips = pairs.ends(significance.bootstrap_interval(gain, np.ones(len(gain))))
     p = significance.mcnemar(first[0], second[0])
     described.append({'row': row.name, 'rival': rival.name, **found, 'clip_interval': over_clips, 'mcnemar_p': p})
   return described

@@ -9,9 +9,8 @@ import numpy as np
 
 from emo_jax.context import Experiment
 from emo_jax.evaluation import pooling, svm
-from emo_jax.steps.networks import load_features
+from emo_jax.steps.networks import MODALITIES, load_features
 
-BOTH = ('audio', 'visual')
 SEED = 0
 CLIPS = 2000  # most that are shown; of more, some drawn at random
 NEIGHBOURS = 5
@@ -41,7 +40,7 @@ def of(x: Experiment, number: int = 0) -> dict[str, Any] | None:
   if 'features' not in x.made:
     return None
   judge = x.config.data.judge
-  rows = x.rows(x.folds[number], BOTH, *('train', 'held', 'test')[: 3 if judge == 'test' else 2])
+  rows = x.rows(x.folds[number], MODALITIES, *('train', 'held', 'test')[: 3 if judge == 'test' else 2])
   pooled, clips = _pooled(x, number, rows)
   shown = _some(len(clips))
   side, clips_shown = x.sides(x.folds[number])[clips], [x.clips[clip] for clip in clips[shown]]
@@ -62,15 +61,15 @@ def of(x: Experiment, number: int = 0) -> dict[str, Any] | None:
 
 def _pooled(x: Experiment, number: int, rows: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
   """Of each kind its features [clips, F'] of the clips that these segments are of, int [clips]."""
-  kinds = {modality: load_features(x, number, rows, modality) for modality in BOTH}
+  kinds = {modality: load_features(x, number, rows, modality) for modality in MODALITIES}
   joint = x.made['fusion'][number] / 'joint.npy' if 'fusion' in x.made else None
   if joint and joint.exists():
     kinds['hybrid'] = np.load(joint)[np.searchsorted(np.load(joint.with_name('rows.npy')), rows)]
   pooled, clips = {}, np.zeros(0, int)
   for kind, features in kinds.items():
     pooled[kind], clips = pooling.pool(features, x.segments.clip[rows], kind=x.config.pool)
-  concat = np.concatenate([pooled[modality] for modality in BOTH], axis=1)
-  return {**{m: pooled[m] for m in BOTH}, 'concat': concat, **pooled}, clips
+  concat = np.concatenate([pooled[modality] for modality in MODALITIES], axis=1)
+  return {**{m: pooled[m] for m in MODALITIES}, 'concat': concat, **pooled}, clips
 
 
 def _some(count: int) -> np.ndarray:

@@ -6,7 +6,7 @@ import pathlib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import jinja2
 import numpy as np
@@ -26,28 +26,28 @@ AFTER_EPOCHS = ('/epochs', '/monitor', '/likelihood')
 ABSENT = '–'
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: float | None) -> TypeGuard[float]:
   return value is not None and math.isfinite(value)
 
 
 def percent(value: float | None) -> str:
   """0.5734 to 57.3."""
-  return f'{100 * value:.1f}' if _is_number(value) and value is not None else ABSENT
+  return f'{100 * value:.1f}' if _is_number(value) else ABSENT
 
 
 def points(value: float | None) -> str:
   """A difference of shares in percentage points, signed: -0.0104 to −1.0."""
-  return f'{100 * value:+z.1f}'.replace('-', '−') if _is_number(value) and value is not None else ABSENT
+  return f'{100 * value:+z.1f}'.replace('-', '−') if _is_number(value) else ABSENT
 
 
 def number(value: float | None, digits: int = 3) -> str:
   """With a true minus sign."""
-  return f'{value:z.{digits}f}'.replace('-', '−') if _is_number(value) and value is not None else ABSENT
+  return f'{value:z.{digits}f}'.replace('-', '−') if _is_number(value) else ABSENT
 
 
 def probability(value: float | None) -> str:
   """A p to two significant digits: 0.53, 0.0078, < 0.0001."""
-  if value is None or not math.isfinite(value):
+  if not _is_number(value):
     return ABSENT
   if value < 1e-4:
     return '< 0.0001'
@@ -227,9 +227,9 @@ def forgets(embedding: Mapping[str, Any], marked: str) -> str:
   if len(found) < 2 or not all(map(_is_number, found)):
     return ''
   joined, fused = found
-  words = 'less than' if fused < joined else 'more than' if fused > joined else 'just as'
+  how = 'less than' if fused < joined else 'more than' if fused > joined else 'just as'
   return (
-    f'In this fold the fused features give the speaker away {words} the joined ones: the nearest neighbours name the '
+    f'In this fold the fused features give the speaker away {how} the joined ones: the nearest neighbours name the '
     f'speaker of {percent(fused)} % of {marked} clips after fusion, of {percent(joined)} % before '
     f'({percent(embedding["hybrid"]["chance"]["speaker"])} % by chance). It is one fold: a few points are a few clips.'
   )
@@ -262,16 +262,9 @@ def environment() -> jinja2.Environment:
     trim_blocks=True,
     lstrip_blocks=True,
   )
-  made.filters |= {'percent': percent, 'points': points, 'number': number, 'p': probability}
+  by_name = (percent, points, number, duration, words, rival, chosen, verdict, sentence)
+  made.filters |= {of.__name__: of for of in by_name} | {'p': probability}
   made.filters |= {'pretty': lambda value: json.dumps(value, indent=1, default=str, ensure_ascii=False)}
-  made.filters |= {
-    'duration': duration,
-    'words': words,
-    'rival': rival,
-    'chosen': chosen,
-    'verdict': verdict,
-    'sentence': sentence,
-  }
   return made
 
 

@@ -226,7 +226,8 @@ def _stage_seconds(x: Experiment) -> dict[str, float]:
   return seconds
 
 
-def _table(head: list[str], rows: list[list[Any]]) -> list[str]:
+def table(head: list[str], rows: Iterable[Sequence[Any]]) -> list[str]:
+  """A markdown table, line by line."""
   lines = ['| ' + ' | '.join(head) + ' |', '|' + ' --- |' * len(head)]
   return lines + ['| ' + ' | '.join(map(str, row)) + ' |' for row in rows]
 
@@ -235,7 +236,7 @@ def _result_tables(result: dict[str, Any]) -> list[str]:
   """The methods; the speakers; the SVMs' C where it was chosen. Each says its protocol, for it may be copied out."""
   methods = result['methods']
   protocol = standing(result['protocol'], leaks_allowed=result['leaks_allowed'])
-  lines = _table(
+  lines = table(
     ['method', 'what it is', 'protocol', 'clips', 'accuracy', 'UAR', 'accuracy on the clips that all could judge'],
     [
       [m, r['meaning'], protocol, r['clips'], f'{r["accuracy"]:.3f}', f'{r["uar"]:.3f}', f'{r["accuracy_common"]:.3f}']
@@ -244,7 +245,7 @@ def _result_tables(result: dict[str, Any]) -> list[str]:
   )
   speakers = sorted(next(iter(methods.values()))['per_speaker'])
   lines += ['', 'Accuracy of each speaker:', '']
-  lines += _table(
+  lines += table(
     ['speaker', 'protocol', *methods],
     [[s, protocol, *(f'{r["per_speaker"][s]["accuracy"]:.3f}' for r in methods.values())] for s in speakers],
   )
@@ -252,7 +253,7 @@ def _result_tables(result: dict[str, Any]) -> list[str]:
     machines = {m: r['per_fold'] for m, r in methods.items() if all('c' in fold for fold in r['per_fold'])}
     folds = zip(*machines.values(), strict=True)
     lines += ['', f"C of each fold's SVMs, chosen on its held clips from {result['svm_candidates']}:", '']
-    lines += _table(
+    lines += table(
       ['test speakers', 'protocol', *machines],
       [[', '.join(fold[0]['test_speakers']), protocol, *(f'{f["c"]:g}' for f in fold)] for fold in folds],
     )
@@ -285,5 +286,5 @@ def markdown(result: dict[str, Any], seconds: dict[str, float]) -> str:
     lines += ['Half clips, used where one half is enough:', '']
     lines += [f'- {name}: {reason}' for name, reason in result['half_clips'].items()] + ['']
   lines += ['Seconds spent in each stage before this one, all runs of this work directory together:', '']
-  lines += _table(['stage', 'seconds'], [[name, f'{spent:.1f}'] for name, spent in seconds.items()])
+  lines += table(['stage', 'seconds'], [[name, f'{spent:.1f}'] for name, spent in seconds.items()])
   return '\n'.join(lines) + '\n'

@@ -17,12 +17,11 @@ import scipy.special
 
 from emo_jax.context import Experiment
 from emo_jax.steps import start
-from emo_jax.steps.networks import load_features
+from emo_jax.steps.networks import MODALITIES, load_features
 from emo_jax.training import checkpoint
 from emo_jax.training.supervised import Forward
 
 Tree = Any
-BOTH = ('audio', 'visual')
 WIDE = 6  # least height and width of the map that is looked at: a smaller one would tell no place from another
 BATCH = 3  # rows at once: as many as `examples` asks for in threes; a full-size C3D takes seconds a row
 TINY = 1e-30  # in float arithmetic nothing beside any activation, and above 0
@@ -191,8 +190,8 @@ def examples(
   wrong = [place for place in chosen if not right[place]]
   rows, classes = row[chosen + wrong], np.concatenate([verdict[chosen], truth[wrong]])
   heat: dict[str, np.ndarray] = {}
-  layers: dict[str, str | None] = dict.fromkeys(BOTH)
-  for modality in BOTH if chosen else ():
+  layers: dict[str, str | None] = dict.fromkeys(MODALITIES)
+  for modality in MODALITIES if chosen else ():
     heat[modality], layer = grad_cam(x, modality, number, rows, classes)
     layers[modality] = layer.name
   found = []
@@ -209,7 +208,7 @@ def examples(
         'probability': float(shares[place].max()),
         'audio': {'image': x.store.audio(segment)[0], 'heat': heat['audio'][n]},
         'visual': {'image': x.store.faces(segment)[0], 'heat': heat['visual'][n]},
-        'truth_heat': None if of_truth is None else {modality: heat[modality][of_truth] for modality in BOTH},
+        'truth_heat': None if of_truth is None else {modality: heat[modality][of_truth] for modality in MODALITIES},
       }
     )
   return {'rule': RULE.format(each=each), 'layers': layers, 'examples': found}
@@ -221,7 +220,8 @@ def telling(x: Experiment, number: int, clips: np.ndarray, classes: np.ndarray) 
   -1 where a clip has no segment with both halves.
   """
   rows = np.flatnonzero(x.segments.has_audio & x.segments.has_face & np.isin(x.segments.clip, clips))
-  shares = np.mean([scipy.special.softmax(load_features(x, number, rows, m, 'logits'), axis=1) for m in BOTH], axis=0)
+  logits = [load_features(x, number, rows, modality, 'logits') for modality in MODALITIES]
+  shares = np.mean(scipy.special.softmax(logits, axis=-1), axis=0)
   found = np.full(len(clips), -1)
   for place, (clip, wanted) in enumerate(zip(clips, classes, strict=True)):
     own = np.flatnonzero(x.segments.clip[rows] == clip)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from emo_jax.report.report import APART, PROTOCOL, standing
+from emo_jax.report.report import APART, PROTOCOL, standing, table
 
 Dict = dict[str, Any]
 
@@ -31,12 +31,12 @@ def of(comparison: Dict) -> dict[str, list[Dict]]:
   found: dict[str, list[Dict]] = {
     name: [] for name in ('contenders', 'speakers', 'contrasts', 'described', 'calibration')
   }
-  for protocol, of in comparison['protocols'].items():
+  for protocol, all_of in comparison['protocols'].items():
     stands = {'protocol': standing(protocol, leaks_allowed=comparison['leaks_allowed'])}
-    found['contenders'] += [stands | _flat(row) for row in of['rows']]
-    found['contrasts'] += [stands | _flat(contrast) for contrast in of['contrasts']]
-    found['described'] += [stands | _flat(pair) for pair in of['described']]
-    for row in of['rows']:
+    found['contenders'] += [stands | _flat(row) for row in all_of['rows']]
+    found['contrasts'] += [stands | _flat(contrast) for contrast in all_of['contrasts']]
+    found['described'] += [stands | _flat(pair) for pair in all_of['described']]
+    for row in all_of['rows']:
       named = {**stands, 'row': row['name']}
       found['speakers'] += [named | {'speaker': name} | values for name, values in row['per_speaker'].items()]
       for when in ('before', 'after') if row['calibration'] else ():
@@ -47,8 +47,8 @@ def of(comparison: Dict) -> dict[str, list[Dict]]:
 
 
 def _markdown_table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
-  line = lambda cells: '| ' + ' | '.join(' '.join(str(cell).replace('|', '\\|').split()) for cell in cells) + ' |'
-  return ['', line(head), '|' + ' --- |' * len(head), *map(line, rows), '']
+  line = lambda cells: [' '.join(str(cell).replace('|', '\\|').split()) for cell in cells]
+  return ['', *table(line(head), map(line, rows)), '']
 
 
 def _share(value: float | None, sign: str = '') -> str:

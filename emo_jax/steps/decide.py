@@ -16,14 +16,13 @@ from emo_jax import contenders, provenance, stages
 from emo_jax.context import Experiment
 from emo_jax.evaluation import normalise, pooling, svm
 from emo_jax.steps import handcrafted
-from emo_jax.steps.networks import load_features
+from emo_jax.steps.networks import MODALITIES, load_features
 from emo_jax.training.metrics import progress
 
 VERSION = 3  # raised when this code changes its result
-BOTH = ('audio', 'visual')
 SIDES = ('train', 'held', 'test')
 # What the SVM of each contender sees, as load_features or handcrafted.load know it.
-NETWORKS_OF = {'audio': ('audio',), 'visual': ('visual',), 'concat': BOTH}
+NETWORKS_OF = {'audio': ('audio',), 'visual': ('visual',), 'concat': MODALITIES}
 HALVES_OF = {'sound_features': ('sound',), 'face_features': ('face',), 'handcrafted': ('sound', 'face')}
 SOFTMAX_OF = {'audio_softmax': 'audio', 'visual_softmax': 'visual'}
 RULES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
@@ -81,7 +80,7 @@ def weights(x: Experiment, method: str) -> np.ndarray | float:
   """
   if method != 'handcrafted':
     return 1.0
-  sizes = np.array([handcrafted.load(x, half)[0].shape[1] for half in HALVES_OF[method]])
+  sizes = np.array([handcrafted.width(x, half) for half in HALVES_OF[method]])
   return np.repeat(np.sqrt(sizes[0] / sizes), sizes)
 
 
@@ -124,13 +123,13 @@ def softmax_scores(x: Experiment, number: int, modality: str, needed: tuple[str,
 
 def rule_scores(x: Experiment, number: int, rule: str) -> Scored:
   """Log probabilities by a rule on both networks' verdicts, clip by clip."""
-  (sound, clips), (face, _) = (softmax_scores(x, number, modality, BOTH) for modality in BOTH)
+  (sound, clips), (face, _) = (softmax_scores(x, number, modality, MODALITIES) for modality in MODALITIES)
   return _log(RULES[rule](np.exp(sound), np.exp(face))), clips
 
 
 def majority_scores(x: Experiment, number: int) -> Scored:
   """Votes of all segments of both networks; of as many votes, the class with the higher mean probability."""
-  (sound, of), (face, _) = (_softmaxes(x, number, modality, BOTH) for modality in BOTH)
+  (sound, of), (face, _) = (_softmaxes(x, number, modality, MODALITIES) for modality in MODALITIES)
   both, clip = np.concatenate([sound, face]), np.concatenate([of, of])
   votes, clips = pooling.pool(np.eye(len(x.classes))[both.argmax(1)], clip, kind='mean')
   voters = 2 * np.bincount(of)[clips, None]
@@ -145,7 +144,7 @@ def weighted_scores(x: Experiment, number: int, folder: pathlib.Path) -> Scored:
   fold; of equals the one nearest to config.score.sound.
   """
   config = x.config.score
-  (sound, clips), (face, _) = (softmax_scores(x, number, modality, BOTH) for modality in BOTH)
+  (sound, clips), (face, _) = (softmax_scores(x, number, modality, MODALITIES) for modality in MODALITIES)
   held, truth = x.sides(x.folds[number])[clips] == 'held', x.truth()[clips]
   mixed = lambda weight: weight * np.exp(sound) + (1 - weight) * np.exp(face)
   right = lambda weight: np.sum(mixed(weight).argmax(1)[held] == truth[held])

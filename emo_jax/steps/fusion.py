@@ -93,11 +93,16 @@ def joined(x: Experiment, number: int, folder: pathlib.Path) -> heads.Joined:
   return heads.Joined(rows, dbn.scale(scaler, features), sound=features[0].shape[1])
 
 
+def _stack(config: Any) -> tuple[dbn.Kinds, list[contrastive.Layer]]:
+  """The units of each RBM of config.fusion, and how each is trained."""
+  kinds = dbn.stack_units(len(config.units), visible=config.visible, top=config.top)
+  return kinds, [contrastive.build_layer(*of, config.rbm) for of in zip(config.units, kinds, strict=True)]
+
+
 def _stacks_side_by_side(x: Experiment, folders: list[pathlib.Path]) -> None:
   """Puts finished RBMs, of config.parallel.folds folds at a time, where `belief_learner` looks for them."""
   config, size = x.config.fusion, x.config.parallel.folds
-  kinds = dbn.stack_units(len(config.units), visible=config.visible, top=config.top)
-  layers = [contrastive.build_layer(*of, config.rbm) for of in zip(config.units, kinds, strict=True)]
+  _, layers = _stack(config)
   partial = [folder.with_suffix('.partial') for folder in folders]
   done = lambda number: folders[number].exists() or (partial[number] / f'rbm{len(layers) - 1}').exists()
   for first in range(0, len(folders), size):
@@ -122,8 +127,7 @@ def belief_learner(x: Experiment) -> heads.Learn:
   """How the DBN of a fold learns, as heads.Learn has it; compiled once for all folds."""
   config = x.config.fusion
   tune = config.finetune
-  kinds = dbn.stack_units(len(config.units), visible=config.visible, top=config.top)
-  layers = [contrastive.build_layer(*of, config.rbm) for of in zip(config.units, kinds, strict=True)]
+  kinds, layers = _stack(config)
   classify = lambda variables, data, keys: dbn.classify(
     variables['params'], data, keys, kinds, dropout_rate=tune.dropout
   )

@@ -59,6 +59,12 @@ def load(x: Experiment, half: str) -> tuple[np.ndarray, np.ndarray]:
   return features[clips], clips
 
 
+def width(x: Experiment, half: str) -> int:
+  """How many features of a half, 'sound' or 'face', there are: F."""
+  (folder,) = x.made['handcrafted']
+  return np.load(folder / f'{half}.npy', mmap_mode='r').shape[1]
+
+
 def _stems(x: Experiment, half: str) -> list[str | None]:
   """Where each clip's half lies in the store, named by its content; None for one that the networks do not see."""
   has = x.segments.has_audio if half == 'sound' else x.segments.has_face

@@ -7,7 +7,8 @@ import pathlib
 
 import pytest
 
-from emo_jax.corpora.clip import Clip, Listing, check, classes, content_hash
+from emo_jax.corpora import clip as clip_module
+from emo_jax.corpora.clip import Clip, Listing, check, classes, content_hash, content_hashes
 
 
 def clip(name: str = 'a', emotion: str = 'joy', *, media: bool = True, role: str = 'evaluate') -> Clip:
@@ -59,6 +60,24 @@ def test_missing_files_have_hashes_of_their_own(tmp_path: pathlib.Path) -> None:
   assert missing != content_hash(tmp_path / 'lost') and missing != content_hash(tmp_path)
   (tmp_path / 'gone').write_bytes(b'')
   assert content_hash(tmp_path / 'gone') != missing
+
+
+def test_a_file_is_read_again_when_it_has_changed_or_could_not_be_read(
+  tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  path = tmp_path / 'a.wav'
+  path.write_bytes(b'one')
+  own = [Clip('a', picture=None, sound=path, speaker='s', emotion='joy', corpus='made')]
+  first, read = content_hashes(own)[path], []
+  monkeypatch.setattr(clip_module, 'content_hash', lambda file: read.append(file) or content_hash(file))
+  assert content_hashes(own)[path] == first == content_hash(path) and not read
+  path.write_bytes(b'two')
+  os.utime(path, ns=(1, 1))
+  assert content_hashes(own)[path] == content_hash(path) != first and len(read) == 1
+  path.unlink()
+  for _ in range(2):
+    assert content_hashes(own)[path] == 'No such file or directory: a.wav'
+  assert len(read) == 3
 
 
 def test_what_is_no_regular_file_is_not_read(tmp_path: pathlib.Path) -> None:

@@ -142,7 +142,7 @@ def test_killed_and_resumed_in_processes_it_gives_the_same_numbers(finished, swe
   command = sweeping(tmp_path / 'w', 'executor.backend=loky', 'executor.workers=2')
   with open(tmp_path / 'log', 'w') as log:
     broken_off = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
-    done = lambda: {path.parent for path in (tmp_path / 'w').glob('cells/*/*/done.json')}
+    done = lambda: {path.parent for path in (tmp_path / 'w').glob('cells/*/*/done')}
     while broken_off.poll() is None and len(done()) < 2:
       time.sleep(0.01)
     broken_off.send_signal(signal.SIGKILL)

@@ -1,12 +1,17 @@
-"""What the tests of training share: a Watch that writes to a temporary folder, and what it wrote."""
+"""What the tests of training share: a Watch and what it wrote; programs on any number of devices."""
 
+import concurrent.futures
 import contextlib
 import itertools
 import json
+import os
 import pathlib
-from collections.abc import Callable, Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
+import numpy as np
 import pytest
 
 from emo_jax.training import loop, parallel
@@ -73,3 +78,26 @@ def no_silent_transfers() -> Callable[[], contextlib.AbstractContextManager[None
       jax.config.update('jax_transfer_guard', before)
 
   return guarded
+
+
+@pytest.fixture(scope='session')
+def on_devices(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[int, dict[str, np.ndarray]]]:
+  """on_devices(script, counts): the arrays that the script leaves in its argument, on each number of fake devices."""
+  root = pathlib.Path(__file__).parents[2]
+
+  def run(script: pathlib.Path, count: int, result: pathlib.Path) -> dict[str, np.ndarray]:
+    path = os.pathsep.join([str(root), *filter(None, [os.environ.get('PYTHONPATH')])])
+    flags = {'XLA_FLAGS': f'--xla_force_host_platform_device_count={count}', 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': path}
+    command = [sys.executable, '-W', 'error', str(script), str(result)]
+    done = subprocess.run(command, env={**os.environ, **flags}, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    with np.load(result) as arrays:
+      return dict(arrays)
+
+  def run_all(script: pathlib.Path, counts: Sequence[int]) -> dict[int, dict[str, np.ndarray]]:
+    folder = tmp_path_factory.mktemp('devices')
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+      found = pool.map(run, [script] * len(counts), counts, [folder / f'{count}.npz' for count in counts])
+      return dict(zip(counts, found, strict=True))
+
+  return run_all

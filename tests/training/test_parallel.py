@@ -1,10 +1,7 @@
 """Tests of many devices: the same run on 1, 2 and 4 fake devices, each in a process of its own."""
 
-import concurrent.futures
-import os
 import pathlib
-import subprocess
-import sys
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -17,23 +14,10 @@ ROOT = pathlib.Path(__file__).parents[2]
 COUNTS = (1, 2, 4)
 
 
-def run_script(count: int, result: pathlib.Path) -> dict[str, np.ndarray]:
-  path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])])
-  flags = {'XLA_FLAGS': f'--xla_force_host_platform_device_count={count}', 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': path}
-  command = [sys.executable, '-W', 'error', str(SCRIPT), str(result)]
-  done = subprocess.run(command, env={**os.environ, **flags}, capture_output=True, text=True, timeout=300)
-  assert done.returncode == 0, done.stderr
-  with np.load(result) as arrays:
-    return dict(arrays)
-
-
 @pytest.fixture(scope='module')
-def found(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, np.ndarray]]:
+def found(on_devices: Callable[..., dict[int, dict[str, np.ndarray]]]) -> dict[int, dict[str, np.ndarray]]:
   """What devices_script.py finds on each number of devices."""
-  folder = tmp_path_factory.mktemp('devices')
-  with concurrent.futures.ThreadPoolExecutor() as pool:
-    results = pool.map(run_script, COUNTS, [folder / f'{count}.npz' for count in COUNTS])
-    return dict(zip(COUNTS, results, strict=True))
+  return on_devices(SCRIPT, COUNTS)
 
 
 def test_rows_are_rounded_up_to_whole_devices(found: dict) -> None:

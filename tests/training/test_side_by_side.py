@@ -1,10 +1,6 @@
 """Tests of folds side by side: against the same folds one by one, which test_contrastive.py holds to equations."""
 
-import concurrent.futures
-import os
 import pathlib
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -188,23 +184,10 @@ def test_the_fold_that_breaks_is_named(watch: Callable) -> None:
     side_by_side.train_stacks(only_one, layers, config=settings)
 
 
-def run_script(count: int, result: pathlib.Path) -> dict[str, np.ndarray]:
-  path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])])
-  flags = {'XLA_FLAGS': f'--xla_force_host_platform_device_count={count}', 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': path}
-  command = [sys.executable, '-W', 'error', str(SCRIPT), str(result)]
-  done = subprocess.run(command, env={**os.environ, **flags}, capture_output=True, text=True, timeout=300)
-  assert done.returncode == 0, done.stderr
-  with np.load(result) as arrays:
-    return dict(arrays)
-
-
 @pytest.fixture(scope='module')
-def found(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, np.ndarray]]:
+def found(on_devices: Callable[..., dict[int, dict[str, np.ndarray]]]) -> dict[int, dict[str, np.ndarray]]:
   """What side_by_side_script.py finds on each number of devices."""
-  folder = tmp_path_factory.mktemp('devices')
-  with concurrent.futures.ThreadPoolExecutor() as pool:
-    results = pool.map(run_script, COUNTS, [folder / f'{count}.npz' for count in COUNTS])
-    return dict(zip(COUNTS, results, strict=True))
+  return on_devices(SCRIPT, COUNTS)
 
 
 def test_folds_are_dealt_to_as_many_devices_as_divide_them(found: dict) -> None:
