@@ -1,6 +1,7 @@
 """Steps 2 to 4: the audio net and the visual net of every fold, then the features that both give (method.md A3)."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 import sys
@@ -44,13 +45,14 @@ def train_networks(x: Experiment, modality: str) -> None:
   keys = _network_keys(x, modality, rows, held)
   if x.planned(name, keys):
     return
-  params, report = start.initial_params(x, modality)
+  initial = functools.cache(lambda: start.initial_params(x, modality))  # compiled for nothing where all is made
+  report = None if config.init == 'random' else initial()[1]
   if report:
     print(f'{name}: {report}', file=sys.stderr)
     provenance.note(x.workdir, event='weights', modality=modality, **report.to_dict())
 
   def work(folder: pathlib.Path, number: int, tick: Callable[[int], Any]) -> None:
-    read = start.reader(x, modality, x.segments.take(rows[number]))
+    read, params = start.reader(x, modality, x.segments.take(rows[number])), initial()[0]
     variables = {'params': params, 'statistics': start.statistics(x, modality, read, len(rows[number]))}
     part, learning, of_rows = learner(x, modality, variables)
     learnt = supervised.train(
