@@ -56,7 +56,8 @@ def _tables(path: pathlib.Path) -> list[list[list[str]]]:
   if archive.ending(path) == '.xlsx':
     import openpyxl
 
-    sheets = openpyxl.load_workbook(path, data_only=True).worksheets
+    with open(path, 'rb') as file:  # which openpyxl would leave open where it stumbles
+      sheets = openpyxl.load_workbook(file, data_only=True).worksheets
     return [
       [['' if cell is None else str(cell).strip() for cell in row] for row in sheet.iter_rows(values_only=True)]
       for sheet in sheets

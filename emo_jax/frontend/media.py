@@ -16,7 +16,13 @@ import numpy as np
 
 MAX_PIXELS = 64 << 20  # of a frame: 8K films have half of it; what claims more is out for the memory
 STATED = ('asf', 'avi', 'flac', 'flv', 'matroska,webm', 'mov,mp4,m4a,3gp,3g2,mj2')  # their headers state a length
-PLAYLISTS = ('concat', 'dash', 'hls')  # a clip is known by the bytes of its file, of which these hold none
+# FFmpeg's names of all that is opened. Others it would know by their content, whatever the file is called, are lists:
+# they have it open further files, and a clip is known by the bytes of its own.
+FORMATS = (
+  *('aac', 'ac3', 'aiff', 'amr', 'ape', 'asf', 'au', 'avi', 'caf', 'dv', 'flac', 'flv', 'gif', 'h264', 'hevc', 'ivf'),
+  *('m4v', 'matroska', 'mjpeg', 'mov', 'mp3', 'mpeg', 'mpegts', 'mpegvideo', 'mxf', 'nistsphere', 'nut', 'ogg', 'rm'),
+  *('voc', 'w64', 'wav', 'webm', 'wtv', 'wv', 'yuv4mpegpipe'),
+)
 BREAKS_OFF = 0.25, 0.05  # seconds, and share of the claimed length, that may be missing at the end
 SILENT = 1e-3  # of full scale (-60 dB): no voice is below it
 
@@ -40,16 +46,15 @@ def _open(path: str) -> Any:
   try:
     if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe or a device would be waited for, or never end
       raise UnreadableMedia(f'{path}: cannot be opened: it is no regular file')
-    # As a file and nothing else: a name may look like an address, and a playlist may hold some.
-    options = {'protocol_whitelist': 'file', 'max_pixels': str(MAX_PIXELS)}
-    container = av.open(f'file:{path}', options=options, metadata_errors='replace')
+    # As a file and nothing else: a name may look like an address.
+    only = {'protocol_whitelist': 'file', 'format_whitelist': ','.join(FORMATS)}
+    return av.open(f'file:{path}', options={**only, 'max_pixels': str(MAX_PIXELS)}, metadata_errors='replace')
+  except av.error.ArgumentError as error:  # what FFmpeg says of a format that is not on the list
+    kinds = ', '.join(FORMATS)
+    raise UnreadableMedia(f'{path}: cannot be opened: damaged, or of no kind that is read here ({kinds})') from error
   except (av.error.FFmpegError, OSError) as error:
     why = error.strerror or error
     raise UnreadableMedia(f'{path}: cannot be opened as sound or film ({why}); is it a media file?') from error
-  if container.format.name in PLAYLISTS:
-    container.close()
-    raise UnreadableMedia(f'{path}: cannot be opened: it is a list of other files')
-  return container
 
 
 def _film(container: Any) -> Any:

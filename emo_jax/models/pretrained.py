@@ -310,7 +310,7 @@ def _frames(folder: pathlib.Path, published: Published) -> np.ndarray:
   files = sorted(file for file in folder.iterdir() if file.suffix.lower() in ('.png', '.jpg', '.jpeg'))
   if len(files) < 16:
     raise ValueError(f'--frames={folder}: 16 .png or .jpg files are needed, there are {len(files)}')
-  return np.stack([imageio.v3.imread(file)[..., :3] for file in files[:16]])
+  return np.stack([imageio.v3.imread(file, plugin='pillow')[..., :3] for file in files[:16]])
 
 
 if __name__ == '__main__':

@@ -462,7 +462,7 @@ HLS = '#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{}\n#EXT-X-ENDLIST\n'
 def test_a_playlist_is_no_film(encode: Encode, tmp_path: pathlib.Path, name: str, text: str) -> None:
   encode(tmp_path / 'a.ts', images=steps(5))
   (tmp_path / name).write_text(text.format('a.ts'))
-  with pytest.raises(media.UnreadableMedia, match='a list of other files'):
+  with pytest.raises(media.UnreadableMedia, match='of no kind that is read here'):
     seen(tmp_path / name)
 
 
