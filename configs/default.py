@@ -207,8 +207,12 @@ def get_config() -> ml_collections.ConfigDict:
         'limit': 60.0,  # seconds without a frame after which a clip's decoder is stopped and the clip rejected
         'address': '',  # of Dask's scheduler, as tcp://host:8786, all on one file system; '': a cluster on this machine
       },
-      # Folds whose RBMs are trained side by side as one program, for accelerators: on CPU it is no gain.
+      # Folds at work at once, where one is too small to fill the machine: several processes are dealt into as many
+      # teams, and what a team still has more than one of are RBMs trained as one program (on CPU no gain).
       'parallel': {'folds': 1},
+      # NaN or infinity in a loss or gradient: stop, with the batch's clips in bad_batch.json, or skip (the update is left
+      # out and counted).
+      'nonfinite': 'stop',
       'log': {'every': 10},  # steps between fetches of metrics
       'save': {'every': 200},  # steps between checkpoints
     }

@@ -68,6 +68,7 @@ def check(config: Any, *, stages: Sequence[str], corpora: Sequence[str]) -> None
     ('pool', tuple(pooling.POOLS)),
     ('normalise', tuple(normalise.PROTOCOLS)),
     ('executor.backend', ('threading', 'loky', 'dask')),
+    ('nonfinite', ('stop', 'skip')),
   )
   for field, values in known:
     value = _value(config, field)

@@ -1,23 +1,66 @@
 """What the stages of an experiment share: its config, its clips and folds, and where each stage's folders lie."""
 
+import contextlib
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Iterable
+import shutil
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
-from emo_jax import stages
+from emo_jax import processes, provenance, stages
 from emo_jax.corpora.clip import Clip, LeftOut
 from emo_jax.evaluation import folds as splitting
 from emo_jax.evaluation.folds import Fold
-from emo_jax.training import loop
+from emo_jax.frontend import decoder
+from emo_jax.training import checkpoint, loop
 from emo_jax.training.metrics import progress
 
 
 class Unusable(ValueError):
   """What the user gave cannot be run; the message says why and what to do."""
+
+
+@contextlib.contextmanager
+def explained(*places: pathlib.Path) -> Iterator[None]:
+  """Says in a sentence what is wrong with the machine or with what was saved, met while working below `places`.
+
+  Raises:
+    Unusable: that.
+  """
+  try:
+    yield
+  except checkpoint.Unfit as error:
+    raise Unusable(str(error)) from error
+  except OSError as error:
+    fullest = min((place for place in places if place.exists()), default=places[0], key=_free)
+    raise Unusable(decoder.explain(error, fullest)) from error
+
+
+def _free(place: pathlib.Path) -> int:
+  return shutil.disk_usage(place).free
+
+
+@contextlib.contextmanager
+def holding(workdir: pathlib.Path) -> Iterator[None]:
+  """Within the context no other run has the work directory. In several processes all call it, and the lead has it.
+
+  Raises:
+    Unusable: another run has it.
+  """
+  with contextlib.ExitStack() as stack:
+
+    def lock() -> None:
+      with explained(workdir):
+        stack.enter_context(provenance.locked(workdir))
+
+    try:
+      processes.by_lead(lock)
+    except ValueError as error:
+      raise Unusable(str(error)) from error
+    yield
 
 
 @dataclasses.dataclass
@@ -35,6 +78,8 @@ class Experiment:
     store, segments: the prepared clips and their windows.
     made: stage name -> its folders, one a fold ('decide/<method>' -> those of a method; prepare and handcrafted: one).
     planning: nothing is made; `made` says what would be.
+    profile: each kind of training leaves a trace of some of its steps in <workdir>/profile.
+    spent: of each training of this process, where its seconds went (training/clock.py).
   """
 
   config: Any
@@ -52,6 +97,8 @@ class Experiment:
   segments: Any = None
   made: dict[str, list[pathlib.Path]] = dataclasses.field(default_factory=dict)
   planning: bool = False
+  profile: bool = False
+  spent: list[dict[str, float]] = dataclasses.field(default_factory=list)
 
   def sides(self, fold: Fold) -> np.ndarray:
     """'train', 'held', 'test' or '' for each clip in a fold."""
@@ -71,11 +118,41 @@ class Experiment:
     """What a stage's key says of clips: id, emotion, and the content of these halves ('audio', 'faces')."""
     return [[self.clips[c].id, self.clips[c].emotion, *(self.records[c][half] for half in halves)] for c in clips]
 
-  def watch(self, folder: pathlib.Path, tick: Callable[[int], Any]) -> loop.Watch:
-    """How the trainings of a stage's folder report and save (config.log, config.save)."""
+  def watch(
+    self, folder: pathlib.Path, tick: Callable[[int, float], Any], segments: np.ndarray, *, by_clip: bool = False
+  ) -> loop.Watch:
+    """How the trainings of a stage's folder report and save (config.log, config.save).
+
+    Args:
+      folder, tick: of the stage; for its progress bar.
+      segments: int [N], what the rows of the trainings are; with `by_clip` they are the clips of these, ascending.
+    """
+    items = self.clips_as_items if by_clip else self.items
+    rows_are = np.unique(self.segments.clip[segments]) if by_clip else segments
     return loop.Watch(
-      self.metrics.beside(folder), tick, log_every=self.config.log.every, save_every=self.config.save.every
+      self.metrics.beside(folder),
+      tick,
+      log_every=self.config.log.every,
+      save_every=self.config.save.every,
+      items=lambda rows: items(rows_are[rows]),
+      workdir=self.workdir,
+      spent=self._note_spent,
+      traces=self.workdir / 'profile' if self.profile and processes.lead() else None,
     )
+
+  def items(self, segments: np.ndarray) -> list[dict[str, Any]]:
+    """What segments are, for messages: of which clip, and their first log-mel frame."""
+    of_clips, starts = self.clips_as_items(self.segments.clip[segments]), self.segments.start[segments].tolist()
+    return [{**of, 'start': start} for of, start in zip(of_clips, starts, strict=True)]
+
+  def clips_as_items(self, clips: np.ndarray) -> list[dict[str, Any]]:
+    """What clips are, for messages."""
+    return [{'clip': self.clips[clip].id} for clip in clips]
+
+  def _note_spent(self, training: str, seconds: dict[str, float]) -> None:
+    self.spent.append(seconds)
+    rounded = {part: round(of_part, 4) for part, of_part in seconds.items()}
+    provenance.note(self.workdir, event='training', train=training, **rounded)
 
   @property
   def nets_seed(self) -> int:
@@ -96,9 +173,16 @@ class Experiment:
     """Makes a stage's folder of every fold under one progress bar: work(folder, fold number, tick)."""
     if self.planned(name, keys):
       return
-    self.made[name] = []
-    with progress(name, sum(weights), unit) as bar:
-      for number, key in enumerate(keys):
-        folder = stages.run(self.cache, name, key, functools.partial(work, number=number, tick=bar.update))
-        self.made[name].append(folder)
-        bar.update(sum(weights[: number + 1]) - bar.n)
+    team, own = self.own_folds()
+    with processes.working(team), progress(name, sum(weights[number] for number in own), unit) as bar:
+      for turn, number in enumerate(own, start=1):
+        stages.run(self.cache, name, keys[number], functools.partial(work, number=number, tick=bar.tick))
+        bar.tick(sum(weights[number] for number in own[:turn]) - bar.n, 0)  # what was there already
+    processes.together()
+    self.made[name] = [stages.folder_of(self.cache, name, key) for key in keys]
+
+  def own_folds(self) -> tuple[tuple[int, ...], range]:
+    """The team of this process (config.parallel.folds), and the folds that are its."""
+    teams = processes.teams(self.config.parallel.folds)
+    place = next(place for place, members in enumerate(teams) if processes.number() in members)
+    return teams[place], range(place, len(self.folds), len(teams))

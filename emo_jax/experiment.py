@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from emo_jax import checks, contenders, provenance
-from emo_jax.context import Experiment, Unusable
+from emo_jax import checks, contenders, faults, files, processes, provenance
+from emo_jax.context import Experiment, Unusable, explained
 from emo_jax.corpora import baum1s, cremad, demo, enterface05, java_sed, manifest, ravdess, rml, savee
 from emo_jax.corpora import clip as clip_list
 from emo_jax.evaluation import leaks, splits
 from emo_jax.report import report
 from emo_jax.steps import decide, fusion, handcrafted, networks, prepare
+from emo_jax.training import clock
 from emo_jax.training.metrics import Metrics
 
 READERS: dict[str, Callable[[Any], clip_list.Listing]] = {
@@ -43,6 +44,7 @@ STAGES: dict[str, Callable[[Experiment], None]] = {
   'decide': decide.decide,
   'report': report.write,
 }
+BY_LEAD = ('decide', 'report')  # of several processes one does these; the others wait for it
 
 
 def look_over(config: Any, workdir: str) -> Experiment:
@@ -53,11 +55,12 @@ def look_over(config: Any, workdir: str) -> Experiment:
   """
   try:
     checks.check(config, stages=tuple(STAGES), corpora=tuple(READERS))
-    listing = READERS[config.data.corpus](config.data)
+    listing = _listing(config)
     listing = listing.narrowed(emotions=config.data.emotions, exclude_speakers=config.data.exclude_speakers)
     clip_list.check(listing.clips)
     clips, folds, split = splits.deal(listing.clips, config.data)
     checks.check_held(config, folds)
+    processes.teams(config.parallel.folds)
     folder = pathlib.Path(workdir).absolute()
     cache = pathlib.Path(config.cache).absolute() if config.cache else folder / 'stages'
     classes = clip_list.classes(clips)
@@ -72,6 +75,14 @@ def look_over(config: Any, workdir: str) -> Experiment:
   return x
 
 
+def _listing(config: Any) -> clip_list.Listing:
+  """What the corpus's reader finds; of several processes the lead reads first, for the demo's one makes its clips."""
+  read = READERS[config.data.corpus]
+  if len(processes.team()) > 1:
+    processes.by_lead(lambda: read(config.data) and None)
+  return read(config.data)
+
+
 def set_up(config: Any, workdir: str) -> Experiment:
   """Looks over what the user gave, and claims the work directory; nothing is trained yet.
 
@@ -79,12 +90,17 @@ def set_up(config: Any, workdir: str) -> Experiment:
     Unusable: a config value, a corpus or a split that cannot be run, or a work directory of another experiment.
   """
   x = look_over(config, workdir)
-  x.workdir.mkdir(parents=True, exist_ok=True)
+
+  def claim() -> None:
+    with explained(x.workdir):
+      x.workdir.mkdir(parents=True, exist_ok=True)
+      provenance.claim(x.workdir, _recorded(x))
+      splits.write(x.workdir / 'split.json', x.split)
+
   try:
-    provenance.claim(x.workdir, _recorded(x))
+    processes.by_lead(claim)
   except ValueError as error:
     raise Unusable(str(error)) from error
-  splits.write(x.workdir / 'split.json', x.split)
   return x
 
 
@@ -119,17 +135,34 @@ def plan(x: Experiment) -> list[tuple[str, pathlib.Path, bool]]:
 
 
 def run(x: Experiment) -> None:
-  """Runs the stages in order, up to config.until. What is done is not done again."""
-  for warning in x.warnings:
+  """Runs the stages in order, up to config.until. What is done is not done again.
+
+  Raises:
+    Unusable: the machine has to be seen to (a full disk), or something that was saved is damaged.
+  """
+  with explained(x.cache, x.workdir):
+    _run(x)
+
+
+def _run(x: Experiment) -> None:
+  for warning in x.warnings if processes.lead() else ():
     print(f'{x.config.data.corpus}: {warning}', file=sys.stderr)
   provenance.note(x.workdir, event='start', **provenance.facts(), warnings=x.warnings)
-  x.metrics = Metrics(x.workdir)
+  x.metrics = Metrics(x.workdir if processes.leading(x.config.parallel.folds) else None)
+  spent: dict[str, float] = {}
   try:
     for name in stages_of(x.config):
       started = time.monotonic()
-      STAGES[name](x)
-      provenance.note(x.workdir, event='stage', stage=name, seconds=round(time.monotonic() - started, 2))
-    _note_stages(x)
+      with faults.told(name, x.config, x.cache):
+        if name in BY_LEAD:
+          processes.only_lead(lambda: STAGES[name](x))  # noqa: B023
+        else:
+          STAGES[name](x)
+      spent[name] = round(time.monotonic() - started, 2)
+      provenance.note(x.workdir, event='stage', stage=name, seconds=spent[name])
+    if processes.lead():
+      _note_stages(x)
+      print(clock.summary(spent, x.spent), file=sys.stderr)
   finally:
     x.metrics.close()
 
@@ -139,4 +172,5 @@ def _note_stages(x: Experiment) -> None:
   path = x.workdir / 'stages.json'
   made = json.loads(path.read_text()) if path.exists() else {}
   made |= {name: [str(folder.relative_to(x.cache)) for folder in folders] for name, folders in x.made.items()}
-  path.write_text(json.dumps(made, indent=1) + '\n')
+  with files.whole(path) as file:
+    file.write(json.dumps(made, indent=1) + '\n')

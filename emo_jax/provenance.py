@@ -1,20 +1,24 @@
 """Where a result comes from: a work directory's config, each run's versions and devices, the looks at the test."""
 
+import contextlib
 import datetime
+import fcntl
 import importlib.metadata
 import json
+import os
 import pathlib
 import platform
+import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from emo_jax import stages
+from emo_jax import files, processes, stages
 from emo_jax.corpora.clip import Clip
 
 # These change neither what is computed nor for whom, so they may differ between runs in one work directory.
-FREE = ('cache', 'until', 'page', 'executor', 'parallel', 'log', 'save', 'data.root')
+FREE = ('cache', 'until', 'page', 'executor', 'parallel', 'nonfinite', 'log', 'save', 'data.root')
 PACKAGES = (
   *('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'scipy', 'scikit-learn', 'statsmodels'),
   *('av', 'librosa', 'opensmile', 'opencv-python-headless', 'scikit-image'),
@@ -42,15 +46,39 @@ def claim(workdir: pathlib.Path, config: dict[str, Any]) -> None:
   """
   path = workdir / 'config.json'
   if not path.exists():
-    whole = path.with_name('config.json.partial')
-    whole.write_text(json.dumps(config, indent=1, sort_keys=True) + '\n')
-    whole.rename(path)
+    with files.whole(path) as file:
+      file.write(json.dumps(config, indent=1, sort_keys=True) + '\n')
     return
   here, there = _kept(config), _kept(json.loads(path.read_text()))
   differ = sorted(k for k in here.keys() | there.keys() if here.get(k) != there.get(k))
   if differ:
     pairs = ', '.join(f'{k} ({there.get(k)!r} there, {here.get(k)!r} now)' for k in differ[:8])
     raise ValueError(f'{workdir} belongs to another config; different: {pairs}. Use another --workdir.')
+
+
+@contextlib.contextmanager
+def locked(workdir: pathlib.Path) -> Iterator[None]:
+  """Within the context no other run has the work directory. The lock ends with the process, however that ends.
+
+  Raises:
+    ValueError: another run has it; which one, where and since when.
+  """
+  lock = os.open(workdir / 'lock', os.O_RDWR | os.O_CREAT)  # which no child inherits
+  try:
+    try:
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      other = os.read(lock, 1000).decode() or 'another process'
+      raise ValueError(f'{workdir} is in use by {other}: let it end, or use another --workdir') from None
+    os.truncate(lock, 0)
+    os.write(lock, f'process {os.getpid()} on {socket.gethostname()} since {_now()}'.encode())
+    yield
+  finally:
+    os.close(lock)
+
+
+def _now() -> str:
+  return datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
 
 
 def facts() -> dict[str, Any]:
@@ -63,7 +91,7 @@ def facts() -> dict[str, Any]:
     return done.stdout.strip()
 
   return {
-    'time': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
+    'time': _now(),
     'git': git('rev-parse', 'HEAD') or None,
     'changed': bool(git('status', '--porcelain')),
     'argv': sys.argv,
@@ -82,9 +110,10 @@ def _installed(package: str) -> bool:
 
 
 def note(workdir: pathlib.Path, **entry: Any) -> None:
-  """Adds a line to provenance.jsonl: the start of a run, or a stage with its seconds."""
-  with open(workdir / 'provenance.jsonl', 'a', encoding='utf-8') as file:
-    file.write(json.dumps(entry) + '\n')
+  """Adds a line to provenance.jsonl: the start of a run, or a stage with its seconds. The lead alone does it."""
+  if not processes.lead():
+    return
+  files.add(workdir / 'provenance.jsonl', entry)
 
 
 def _look(clips: Sequence[Clip], config: dict[str, Any]) -> dict[str, str]:
@@ -100,14 +129,12 @@ def note_look(cache: pathlib.Path, clips: Sequence[Clip], config: dict[str, Any]
   """Records in the cache that this configuration has judged these clips' test or held speakers (seeds apart)."""
   look = _look(clips, config)
   if look not in looks(cache):
-    with open(cache / 'looks.jsonl', 'a', encoding='utf-8') as file:
-      file.write(json.dumps(look) + '\n')
+    files.add(cache / 'looks.jsonl', look)
 
 
 def looks(cache: pathlib.Path) -> list[dict[str, str]]:
   """All looks recorded in a cache."""
-  path = cache / 'looks.jsonl'
-  return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+  return files.entries(cache / 'looks.jsonl')
 
 
 def look_count(cache: pathlib.Path, clips: Sequence[Clip], config: dict[str, Any], judge: str) -> int:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from emo_jax import experiment, fitted, provenance, stages
+from emo_jax import experiment, files, fitted, provenance, stages
 from emo_jax.context import Unusable
 from emo_jax.grid import Cell, judged
 from emo_jax.report import cells as report_cells
@@ -60,7 +60,7 @@ def _insight(cell: Cell, method: str, folder: pathlib.Path) -> dict[str, Any]:
 def _told_of_run(config: Any, folder: pathlib.Path, finished: Sequence[Cell], failed: dict[str, str]) -> dict[str, Any]:
   """What the page says of how it came about; seconds are those of all cells (as run last) or stages."""
   facts = provenance.facts()
-  lines = [json.loads(line) for line in (folder / 'provenance.jsonl').read_text().splitlines()]
+  lines = files.entries(folder / 'provenance.jsonl')
   started = next(line['time'] for line in lines if line['event'] == 'start')
   taken = {line['cell']: line['seconds'] for line in lines if line['event'] == 'cell'}
   taken |= {f'{number}': line['seconds'] for number, line in enumerate(lines) if line['event'] == 'stage'}
@@ -81,7 +81,7 @@ def _commits(folders: Iterable[pathlib.Path]) -> str:
   """The commits that experiments were run at, all of them."""
   seen: dict[str, None] = {}
   for folder in folders:
-    for line in map(json.loads, (folder / 'provenance.jsonl').read_text().splitlines()):
+    for line in files.entries(folder / 'provenance.jsonl'):
       if line['event'] == 'start':
         seen[f'{str(line["git"])[:12]}{" with uncommitted changes" * line["changed"]}'] = None
   return ', '.join(seen)

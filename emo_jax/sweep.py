@@ -8,6 +8,7 @@ again, a sweep goes on where it was, with the cells that failed or are not done.
 import contextlib
 import dataclasses
 import json
+import os
 import pathlib
 import statistics
 import sys
@@ -19,8 +20,8 @@ from typing import Any
 
 import tqdm
 
-from emo_jax import experiment, memory, provenance, stages, summary
-from emo_jax.context import Experiment, Unusable
+from emo_jax import experiment, memory, processes, provenance, stages, summary
+from emo_jax.context import Experiment, Unusable, explained, holding
 from emo_jax.evaluation import normalise
 from emo_jax.evaluation.leaks import counted
 from emo_jax.frontend import decoder, workers
@@ -55,28 +56,48 @@ def run(config: Any, workdir: str, *, dry_run: bool = False) -> int:
   if config.sweep.variants:
     check_contrasts(config.sweep.contrasts, wanted, experiments)
   if dry_run:
-    tell(wanted, experiments)
+    processes.only_lead(lambda: tell(wanted, experiments))
     return 0
+  if len(processes.team()) > 1 and config.executor.backend != 'threading':
+    raise Unusable(
+      f'config.executor.backend={config.executor.backend} with several processes: they work on one cell of a sweep '
+      'after another, all together; use threading'
+    )
   started = provenance.facts()
-  folder.mkdir(parents=True, exist_ok=True)
+
+  def claim() -> None:
+    with explained(folder):
+      folder.mkdir(parents=True, exist_ok=True)
+      provenance.claim(folder, config.to_dict())
+
   try:
-    provenance.claim(folder, config.to_dict())
+    processes.by_lead(claim)
   except ValueError as error:
     raise Unusable(str(error)) from error
-  provenance.note(folder, event='start', **started)
+  with holding(folder):
+    provenance.note(folder, event='start', **started)
+    return _run(config, folder, wanted, experiments)
+
+
+def _run(config: Any, folder: pathlib.Path, wanted: Sequence[Cell], experiments: Sequence[Experiment]) -> int:
   _prepare(experiments, folder)
   if config.until == 'prepare':
     return 0
   failed = _run_all(config.executor, wanted, experiments, folder)
   if config.until == 'report':
-    summary.write(config, folder, wanted, failed)
+    processes.only_lead(lambda: summary.write(config, folder, wanted, failed))
   for name, reason in failed.items():
     print(f'failed: {name}: {reason} (more in {folder / "cells" / name / "log.txt"})', file=sys.stderr)
   return int(bool(failed))
 
 
-def run_alone(config: Any, workdir: str) -> None:
+def run_alone(config: Any, workdir: str, *, profile: bool = False) -> None:
   """Runs one experiment, and writes its page unless that is there and nothing has changed.
+
+  Args:
+    config: the whole ConfigDict.
+    workdir: of the experiment.
+    profile: leave traces of its trainings (training/clock.py) in <workdir>/profile.
 
   Raises:
     Unusable: what it cannot be run with.
@@ -84,12 +105,20 @@ def run_alone(config: Any, workdir: str) -> None:
   folder = pathlib.Path(workdir).absolute()
   result, page_there = folder / 'report.json', (folder / 'report' / 'index.html').exists()
   before = result.read_bytes() if result.exists() and page_there else None
-  experiment.run(experiment.set_up(config, workdir))
-  if config.page and config.until == 'report' and result.read_bytes() != before:
-    config = _anchored(config, folder)
-    if set(FUSED_OR_JOINED) <= set(config.methods):
-      config.sweep.contrasts = (FUSED_OR_JOINED,)
-    summary.write(config, folder, [_alone(config)], {})
+  x = experiment.set_up(config, workdir)
+  x.profile = profile
+
+  def write_page() -> None:
+    if result.read_bytes() != before:
+      of_page = _anchored(config, folder)
+      if set(FUSED_OR_JOINED) <= set(config.methods):
+        of_page.sweep.contrasts = (FUSED_OR_JOINED,)
+      summary.write(of_page, folder, [_alone(of_page)], {})
+
+  with holding(folder):
+    experiment.run(x)
+    if config.page and config.until == 'report':
+      processes.only_lead(write_page)
 
 
 def _anchored(config: Any, folder: pathlib.Path) -> Any:
@@ -137,17 +166,19 @@ def _run_all(
   executor: Any, wanted: Sequence[Cell], experiments: Sequence[Experiment], folder: pathlib.Path
 ) -> dict[str, str]:
   """Runs the cells that are not done, a line each; why cells failed, by name."""
-  done = {cell.name for cell, x in zip(wanted, experiments, strict=True) if _done(cell.within(folder), x)}
+  finished = lambda: [c.name for c, x in zip(wanted, experiments, strict=True) if _done(c.within(folder), x)]
+  done = set(processes.by_lead(finished))
   left = {cell.name: cell for cell in in_order(wanted) if cell.name not in done}
   jobs = {name: (_for_worker(cell.config, executor), str(cell.within(folder))) for name, cell in left.items()}
-  if skipped := len(wanted) - len(left):
+  if (skipped := len(wanted) - len(left)) and processes.lead():
     print(f'{skipped} of {len(wanted)} cells are done already')
   failed: dict[str, str] = {}
   with progress('cells', len(jobs), 'cell') as bar:
     for name, (seconds, reason) in _outcomes(executor, jobs):
       provenance.note(folder, event='cell', cell=name, seconds=seconds, failed=reason)
-      with tqdm.tqdm.external_write_mode():
-        print(f'{name}: {f"failed: {reason}" if reason else f"{seconds:.1f} s"}', flush=True)
+      if processes.lead():
+        with tqdm.tqdm.external_write_mode():
+          print(f'{name}: {f"failed: {reason}" if reason else f"{seconds:.1f} s"}', flush=True)
       bar.update()
       if reason:
         failed[name] = reason
@@ -182,20 +213,28 @@ def run_cell(config: Any, workdir: str) -> _Outcome:
 def _run_cell(config: Any, workdir: str) -> _Outcome:
   memory.keep_freed_memory()
   started, folder, reason = time.monotonic(), pathlib.Path(workdir), ''
-  folder.mkdir(parents=True, exist_ok=True)
+  if processes.lead():
+    folder.mkdir(parents=True, exist_ok=True)
   with contextlib.ExitStack() as stack:
-    log = stack.enter_context(open(folder / 'log.txt', 'a', encoding='utf-8', errors='backslashreplace'))
+    log_file = folder / 'log.txt' if processes.lead() else os.devnull
+    log = stack.enter_context(open(log_file, 'a', encoding='utf-8', errors='backslashreplace'))
     stack.enter_context(contextlib.redirect_stdout(log))
     stack.enter_context(contextlib.redirect_stderr(log))
     try:
-      experiment.run(experiment.set_up(config, workdir))
+      x = experiment.set_up(config, workdir)
+      with holding(folder):
+        experiment.run(x)
     except Unusable as error:
+      if len(processes.team()) > 1 and not isinstance(error.__cause__, FloatingPointError):
+        raise  # perhaps it is the trouble of this process alone, and others wait for it in the middle of the cell
       reason = str(error)
     except Exception as error:  # whatever it is, the other cells are not the worse for it
+      if len(processes.team()) > 1:
+        raise
       traceback.print_exc()
       reason = f'{type(error).__name__}: {error}'
   seconds = round(time.monotonic() - started, 2)
-  if not reason and config.until == 'report':
+  if not reason and config.until == 'report' and processes.lead():
     (folder / DONE).touch()
   return seconds, reason
 

@@ -3,10 +3,13 @@
 import collections
 import dataclasses
 import hashlib
+import itertools
 import pathlib
 from collections.abc import Iterable, Sequence
 
 import joblib
+
+from emo_jax import processes
 
 _HASHED: dict[tuple[pathlib.Path, int, int, int], str] = {}  # path, size and times -> hash
 
@@ -128,22 +131,25 @@ def content_hash(path: pathlib.Path) -> str:
 def content_hashes(clips: Iterable[Clip]) -> dict[pathlib.Path, str]:
   """Media file -> hash of its content (`content_hash`), of all files of the clips, read in threads.
 
-  A file that has not changed since, by size and times, is not read again in this process: a sweep asks for each cell.
+  The processes of a team, which must have the same clips, read a part each. A file that has not changed since, by size
+  and times, is not read again by any of them: a sweep asks for each cell.
   """
   files = sorted({path for clip in clips for path in clip.files})
   threads = joblib.Parallel(n_jobs=-1, prefer='threads')
-  return dict(zip(files, threads(joblib.delayed(_hash_once)(path) for path in files), strict=True))
+  own = threads(joblib.delayed(_hash_once)(number, files[number]) for number in processes.share([*range(len(files))]))
+  hashes = {}
+  for number, facts, found in itertools.chain.from_iterable(processes.exchange(own)):
+    hashes[files[number]] = found
+    if facts and ':' not in found:  # what could not be read may be next time
+      _HASHED[(files[number].absolute(), *facts)] = found
+  return {path: hashes[path] for path in files}
 
 
-def _hash_once(path: pathlib.Path) -> str:
+def _hash_once(number: int, path: pathlib.Path) -> tuple[int, tuple[int, ...], str]:
+  """Which file it is, its size and times (nothing of one that cannot be looked at), its hash."""
   try:
-    facts = path.stat()
+    stat = path.stat()
   except (OSError, ValueError):
-    return content_hash(path)
-  key = path.absolute(), facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
-  if key not in _HASHED:
-    found = content_hash(path)
-    if ':' in found:  # it may be read next time
-      return found
-    _HASHED[key] = found
-  return _HASHED[key]
+    return number, (), content_hash(path)
+  facts = stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+  return number, facts, _HASHED.get((path.absolute(), *facts)) or content_hash(path)

@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from scipy import signal
 
 from emo_jax.corpora.clip import Clip, Listing
 
@@ -121,6 +120,8 @@ def _voice(
   who: _Speaker, strength: float, count: int, noise: float, text: np.random.Generator, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
   """A sentence of vowels (pulses through resonators): wave float32 [samples] and mouth opening 0-1 at every sample."""
+  from scipy import signal  # here: it takes half as long to import as JAX, and only who makes clips needs it
+
   syllables = 6 * count // RATE + 2
   vowels, stress, hiss = text.integers(5, size=syllables), text.uniform(0.6, 1, syllables), text.random(syllables) < 0.5
   # Pace, stress and vowels, all that the mouth shows, are drawn without regard to the bit.

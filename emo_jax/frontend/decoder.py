@@ -36,16 +36,31 @@ class MachineFailure(Exception):
   """No clip's fault: somebody has to see to the machine. The message says what to do."""
 
 
+ADVICE = {
+  errno.EROFS: 'mount it for writing, or use another folder',
+  errno.EACCES: 'see to its permissions, or use another folder',
+  errno.EPERM: 'see to its permissions, or use another folder',
+  errno.EMFILE: 'allow more open files (ulimit -n)',
+  errno.ENFILE: 'allow more open files (sysctl fs.file-max)',
+}
+
+
 def explain(error: Exception, place: str | pathlib.Path) -> str:
   """What to tell the user of an error of the machine's, met while writing below `place`."""
   again = 'run the same command again, it goes on'
-  if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+  if isinstance(error, OSError) and (error.errno in (errno.ENOSPC, errno.EDQUOT) or _cut_short(error)):
     return f'the disk is full while writing {place}: free space, {again}'
   if isinstance(error, OSError):
-    return f'{place} cannot be written ({error}): see to that, {again}'
+    advice = ADVICE.get(error.errno or 0, 'see to that')
+    return f'{place} cannot be written ({error}): {advice}, {again}'
   if isinstance(error, MemoryError):
     return f'out of memory ({error}): set a smaller config.executor.workers, {again}'
   return str(error)
+
+
+def _cut_short(error: OSError) -> bool:
+  """Whether it is numpy's, which has no number for a full disk: '65536 requested and 12256 written'."""
+  return error.errno is None and str(error).endswith(' written')
 
 
 class _Child:
@@ -161,6 +176,9 @@ def prepare_half(
       if child.dismissed:
         raise MachineFailure('preparing was broken off') from None
       continue
+    except BaseException:  # the run is asked to stop, while its main thread waits here
+      child.end()
+      raise
     child.busy = False
     if 'machine' in answer:
       raise MachineFailure(answer['machine'])

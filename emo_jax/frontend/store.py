@@ -71,7 +71,7 @@ def append_npy(path: pathlib.Path, blocks: Iterator[np.ndarray], *, fortran: boo
 def _own_folder(store: pathlib.Path) -> Iterator[pathlib.Path]:
   """A folder for what is not whole yet. While it is in use, `tidy` removes none."""
   (store / 'partial').mkdir(parents=True, exist_ok=True)
-  with open(store / 'lock', 'a') as lock:
+  with open(store / 'lock', 'a+') as lock:
     fcntl.flock(lock, fcntl.LOCK_SH)
     (store / 'partial').mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=store / 'partial') as own:
@@ -126,7 +126,7 @@ def _is_whole(target: pathlib.Path) -> bool:
 
 def tidy(folder: pathlib.Path) -> None:
   """Removes from the store what killed processes left, unless somebody is writing."""
-  with contextlib.suppress(OSError), open(folder / 'lock', 'a') as lock:
+  with contextlib.suppress(OSError), open(folder / 'lock', 'a+') as lock:
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     shutil.rmtree(folder / 'partial', ignore_errors=True)
 

@@ -1,12 +1,12 @@
 """Learning curves, as the trainings behind a finished experiment have left them (pipeline step: report)."""
 
-import json
 import math
 import pathlib
 from collections.abc import Mapping
 
 import numpy as np
 
+from emo_jax import files
 from emo_jax.context import Experiment
 
 POINTS = 200  # most that a page can show of a curve
@@ -37,15 +37,11 @@ def read(x: Experiment) -> dict[str, dict[str, dict[str, Curve]]]:
 def _of_folder(path: pathlib.Path) -> dict[str, dict[str, dict[int, float]]]:
   """training -> measure -> step -> value; of lines with the same step the last holds: it is of the run that went on."""
   found: dict[str, dict[str, dict[int, float]]] = {}
-  for line in path.read_text(encoding='utf-8').splitlines() if path.exists() else ():
-    try:
-      values = json.loads(line)
-    except json.JSONDecodeError:  # a run was killed within it
-      continue
+  for values in files.entries(path):
     measures = found.setdefault(values.pop('train'), {})
     step = values.pop('step')
     for measure, value in values.items():
-      measures.setdefault(measure, {})[step] = value
+      measures.setdefault(measure, {})[step] = math.nan if value is None else value
   return found
 
 

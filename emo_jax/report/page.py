@@ -11,6 +11,7 @@ from typing import Any, TypeGuard
 import jinja2
 import numpy as np
 
+from emo_jax import files
 from emo_jax.contenders import LEVELS
 from emo_jax.report import figures
 
@@ -300,5 +301,6 @@ def write(
   )
   folder.mkdir(parents=True, exist_ok=True)
   path = folder / 'index.html'
-  path.write_text(text.lstrip(), encoding='utf-8', errors='backslashreplace')
+  with files.whole(path) as file:
+    file.write(text.lstrip())
   return path

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from emo_jax import contenders, provenance
+from emo_jax import contenders, files, provenance
 from emo_jax.context import Experiment
 from emo_jax.corpora.clip import Clip
 from emo_jax.evaluation import metrics, normalise
@@ -144,7 +144,7 @@ def write_predictions(x: Experiment, scores: list[dict[str, dict[int, np.ndarray
   """A CSV with a row for each clip of each fold; empty cells where a method lacked the half it needs."""
   protocol = standing(normalise.PROTOCOLS[x.config.normalise], leaks_allowed=x.config.data.allow_leaks)
   methods = x.config.methods
-  with open(path, 'w', newline='', encoding='utf-8', errors='backslashreplace') as file:
+  with files.whole(path) as file:
     table = csv.writer(file)
     columns = [c for m in methods for c in (m, *(f'{m}:{emotion}' for emotion in x.classes))]
     table.writerow(['fold', 'clip', 'speaker', 'truth', 'protocol', *columns])
@@ -187,7 +187,8 @@ def write(x: Experiment) -> None:
     'configurations_judged_on_held': looks('held'),
     'methods': {method: judge_method(x, scores, method) for method in x.config.methods},
   }
-  (x.workdir / 'report.json').write_text(json.dumps(result, indent=1) + '\n')
+  with files.whole(x.workdir / 'report.json') as file:
+    file.write(json.dumps(result, indent=1) + '\n')
   stands = standing(result['protocol'], leaks_allowed=result['leaks_allowed'])
   for method, of_method in result['methods'].items():
     path, title = x.workdir / f'confusion_{method}.png', f'{method}, {stands}'
@@ -219,8 +220,7 @@ def console_table(result: dict[str, Any]) -> str:
 def _stage_seconds(x: Experiment) -> dict[str, float]:
   """Seconds that each stage took, over all runs in this work directory."""
   seconds: dict[str, float] = {}
-  for line in (x.workdir / 'provenance.jsonl').read_text().splitlines():
-    entry = json.loads(line)
+  for entry in files.entries(x.workdir / 'provenance.jsonl'):
     if entry['event'] == 'stage':
       seconds[entry['stage']] = seconds.get(entry['stage'], 0.0) + entry['seconds']
   return seconds

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from emo_jax import stages
+from emo_jax import processes, stages
 from emo_jax.context import Experiment
 from emo_jax.steps import start
 from emo_jax.training import checkpoint, supervised
@@ -54,12 +54,14 @@ def run(x: Experiment, modality: str, variables: Tree) -> pathlib.Path:
     with progress(f'{modality}_trunk', len(rows), 'segment') as bar:
       stored = None
       for first, outputs in supervised.outputs(network.trunk, frozen, read, len(rows), batch=config.batch):
-        if stored is None:
-          shape = (len(rows), *outputs.shape[1:])
-          stored = np.lib.format.open_memmap(folder / 'trunk.npy', 'w+', np.float32, shape)
-        stored[first : first + len(outputs)] = outputs
-        bar.update(len(outputs))
-    np.save(folder / 'rows.npy', rows)
+        if processes.lead():
+          if stored is None:
+            shape = (len(rows), *outputs.shape[1:])
+            stored = np.lib.format.open_memmap(folder / 'trunk.npy', 'w+', np.float32, shape)
+          stored[first : first + len(outputs)] = outputs
+        bar.tick(len(outputs), len(outputs))
+    if processes.lead():
+      np.save(folder / 'rows.npy', rows)
 
   key = {
     'version': VERSION,

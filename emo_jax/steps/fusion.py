@@ -1,6 +1,7 @@
 """Step 5, fusion: the DBN of every fold, or the network that config.fusion.kind puts in its place (method.md A4)."""
 
 import contextlib
+import functools
 import pathlib
 from collections.abc import Callable
 from typing import Any, cast
@@ -8,7 +9,7 @@ from typing import Any, cast
 import jax
 import numpy as np
 
-from emo_jax import stages
+from emo_jax import processes, stages
 from emo_jax.context import Experiment
 from emo_jax.models import dbn, rbm
 from emo_jax.steps import heads
@@ -63,8 +64,9 @@ def fuse(x: Experiment) -> None:
   config, is_dbn = x.config.fusion, x.config.fusion.kind == 'dbn'
   learn = belief_learner(x) if is_dbn else heads.learner(x)
 
-  def work(folder: pathlib.Path, number: int, tick: Callable[[int], Any]) -> None:
-    learn(folder, number, joined(x, number, folder), x.watch(folder, tick))
+  def work(folder: pathlib.Path, number: int, tick: Callable[[int, float], Any]) -> None:
+    watch = x.watch(folder, tick, rows[number], by_clip=not is_dbn and config.kind != 'fc')
+    learn(folder, number, joined(x, number, folder), watch)
 
   keys = [
     {
@@ -77,7 +79,7 @@ def fuse(x: Experiment) -> None:
   ]
   rows = [x.rows(fold, BOTH, 'train') for fold in x.folds]
   steps = [train_steps(config, len(of_fold), len(np.unique(x.segments.clip[of_fold]))) for of_fold in rows]
-  if is_dbn and x.config.parallel.folds > 1 and not x.planning:
+  if is_dbn and not x.planning:
     _stacks_side_by_side(x, [stages.folder_of(x.cache, 'fusion', key) for key in keys])
   x.make_folds('fusion', keys, work, steps, 'step')
 
@@ -89,33 +91,40 @@ def joined(x: Experiment, number: int, folder: pathlib.Path) -> heads.Joined:
   training = np.isin(rows, x.rows(fold, BOTH, 'train'))
   features = [load_features(x, number, rows, modality) for modality in BOTH]
   scaler = dbn.fit_scaler([part[training] for part in features], kind=x.config.fusion.scaling)
-  np.savez(folder / 'scaler.npz', **cast(Any, scaler))
+  if processes.lead():
+    np.savez(folder / 'scaler.npz', **cast(Any, scaler))
   return heads.Joined(rows, dbn.scale(scaler, features), sound=features[0].shape[1])
 
 
-def _stack(config: Any) -> tuple[dbn.Kinds, list[contrastive.Layer]]:
+def _stack(config: Any, nonfinite: str) -> tuple[dbn.Kinds, list[contrastive.Layer]]:
   """The units of each RBM of config.fusion, and how each is trained."""
   kinds = dbn.stack_units(len(config.units), visible=config.visible, top=config.top)
-  return kinds, [contrastive.build_layer(*of, config.rbm) for of in zip(config.units, kinds, strict=True)]
+  build = functools.partial(contrastive.build_layer, config=config.rbm, nonfinite=nonfinite)
+  return kinds, [build(*of) for of in zip(config.units, kinds, strict=True)]
 
 
 def _stacks_side_by_side(x: Experiment, folders: list[pathlib.Path]) -> None:
-  """Puts finished RBMs, of config.parallel.folds folds at a time, where `belief_learner` looks for them."""
-  config, size = x.config.fusion, x.config.parallel.folds
-  _, layers = _stack(config)
+  """Puts finished RBMs, of several folds at a time, where `belief_learner` looks for them (config.parallel.folds)."""
+  config, (team, own) = x.config.fusion, x.own_folds()
+  size = x.config.parallel.folds // len(processes.teams(x.config.parallel.folds))
+  if size == 1:
+    return
+  _, layers = _stack(config, x.config.nonfinite)
   partial = [folder.with_suffix('.partial') for folder in folders]
   done = lambda number: folders[number].exists() or (partial[number] / f'rbm{len(layers) - 1}').exists()
-  for first in range(0, len(folders), size):
+  for first in range(0, len(own), size):
     with contextlib.ExitStack() as locks:
+      locks.enter_context(processes.working(team))
       folds = {}
-      for number in range(len(folders))[first:][:size]:
+      for number in own[first:][:size]:
         folders[number].parent.mkdir(parents=True, exist_ok=True)
         locks.enter_context(stages.only_writer(folders[number].with_suffix('.lock')))
         if not done(number):
           partial[number].mkdir(exist_ok=True)
           rows, visible, _ = joined(x, number, partial[number])
-          data, held = (visible[np.isin(rows, x.rows(x.folds[number], BOTH, side))] for side in ('train', 'held'))
-          watch = x.watch(partial[number], lambda steps: None)  # the bar moves when the RBMs are found
+          learnt, held_rows = (x.rows(x.folds[number], BOTH, side) for side in ('train', 'held'))
+          data, held = (visible[np.isin(rows, of_side)] for of_side in (learnt, held_rows))
+          watch = x.watch(partial[number], lambda *done: None, learnt)  # the bar moves when the RBMs are found
           folds[number] = side_by_side.Fold(data, held, x.config.seed, f'fusion/fold_{number}', watch)
       stacks = side_by_side.train_stacks(list(folds.values()), layers, config=config.rbm) if folds else []
       for number, stack in zip(folds, stacks, strict=True):
@@ -127,12 +136,12 @@ def belief_learner(x: Experiment) -> heads.Learn:
   """How the DBN of a fold learns, as heads.Learn has it; compiled once for all folds."""
   config = x.config.fusion
   tune = config.finetune
-  kinds, layers = _stack(config)
+  kinds, layers = _stack(config, nonfinite := x.config.nonfinite)
   classify = lambda variables, data, keys: dbn.classify(
     variables['params'], data, keys, kinds, dropout_rate=tune.dropout
   )
   up = jax.jit(lambda stack, visible: dbn.joint_feature(stack, visible, kinds))
-  network = supervised.build(classify, lambda data: data, tune.optim)
+  network = supervised.build(classify, lambda data: data, tune.optim, nonfinite=nonfinite)
 
   def learn(folder: pathlib.Path, number: int, halves: heads.Joined, watch: loop.Watch) -> None:
     fold, name, seed = x.folds[number], f'fusion/fold_{number}', x.config.seed
@@ -145,7 +154,7 @@ def belief_learner(x: Experiment) -> heads.Learn:
     fit: dict[str, Any] = {'name': f'{name}/finetune', 'folder': folder / 'scratch' / 'finetune', 'watch': watch}
     params = {'stack': stack, 'head': dbn.init_head(stack, classes=len(x.classes))}
     if tune.kind == 'autoencoder':
-      params['stack'] = autoencoder.train(stack, kinds, data, iterations=tune.epochs, **fit)
+      params['stack'] = autoencoder.train(stack, kinds, data, iterations=tune.epochs, nonfinite=nonfinite, **fit)
     elif tune.kind == 'softmax':
       variables = supervised.train(
         network,
@@ -162,7 +171,8 @@ def belief_learner(x: Experiment) -> heads.Learn:
       )
       params = variables['params']
     checkpoint.save(folder / 'dbn', params)
-    np.save(folder / 'rows.npy', rows)
-    np.save(folder / 'joint.npy', np.asarray(up(params['stack'], visible)))
+    if processes.lead():
+      np.save(folder / 'rows.npy', rows)
+      np.save(folder / 'joint.npy', np.asarray(up(params['stack'], visible)))
 
   return learn

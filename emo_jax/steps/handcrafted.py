@@ -1,13 +1,14 @@
 """Step 3, handcrafted: whole clips described by rules that nobody trained, the same in all folds (method.md A5)."""
 
 import importlib.metadata
+import itertools
 import json
 import pathlib
 import sys
 
 import numpy as np
 
-from emo_jax import stages
+from emo_jax import processes, stages
 from emo_jax.context import Experiment, Unusable
 from emo_jax.frontend import decoder, workers
 from emo_jax.handcrafted import face, halves, sound
@@ -20,6 +21,8 @@ LIBRARIES = ('librosa', 'scikit-image', 'opencv-python-headless')
 
 def extract(x: Experiment) -> None:
   """Every clip's sound and face as hand-crafted features; a clip that they cannot be had of is told of, never fatal.
+
+  The processes of a team describe a part of the clips each.
 
   The stage's folder, one for all folds, holds 'sound.npy' float32 [clips, F] and 'face.npy' float32 [clips, F'], where
   rows are NaN of clips without a segment of that half, and 'names.json', what the features are.
@@ -74,25 +77,45 @@ def _stems(x: Experiment, half: str) -> list[str | None]:
 
 def _describe_all(x: Experiment, folder: pathlib.Path, names: dict[str, list[str]]) -> None:
   scratch = folder / 'scratch'  # what an interrupted run goes on from
-  scratch.mkdir(exist_ok=True)
-  settings, limit, jobs = x.config.handcrafted.to_dict(), x.config.executor.limit, {}
-  for half in HALVES:
-    for number, stem in enumerate(_stems(x, half)):
-      target = scratch / f'{half}_{number}'
-      if stem is None or target.with_suffix('.npy').exists():
-        continue
-      path = x.clips[number].sound if half == 'sound' else x.store.folder / stem
-      assert path
-      jobs[half, number] = (half, str(path.absolute()), str(target), settings, limit)
-  with progress('handcrafted', len(jobs), 'half') as bar:
-    for (half, number), reason in workers.run(halves.take, jobs, x.config.executor):
+
+  def look() -> list[str]:
+    scratch.mkdir(exist_ok=True)
+    return sorted(path.stem for path in scratch.glob('*.npy'))
+
+  there = set(processes.by_lead(look))
+  reasons = _describe(x, scratch, there)
+  if processes.lead():
+    for (half, number), reason in reasons.items():
       if reason:
         print(f'handcrafted: {x.clips[number].id} has no hand-crafted {half}: {reason}', file=sys.stderr)
+    there |= {f'{half}_{number}' for (half, number), reason in reasons.items() if not reason}
+    workers.await_files([scratch / f'{name}.npy' for name in there])
+    for half, named in names.items():
+      features = np.full((len(x.clips), len(named)), np.nan, np.float32)
+      for number in range(len(x.clips)):
+        if (name := f'{half}_{number}') in there:
+          features[number] = np.load(scratch / f'{name}.npy', allow_pickle=False)
+      np.save(folder / f'{half}.npy', features)
+    (folder / 'names.json').write_text(json.dumps(names, indent=1) + '\n')
+
+
+def _describe(x: Experiment, scratch: pathlib.Path, there: set[str]) -> dict[tuple[str, int], str]:
+  """Describes what is not there yet, of which this process does its part; it waits for the others.
+
+  Returns:
+    half and number of a clip -> why nothing was written, '' if it was. In the order of halves and clips.
+  """
+  stems = {(half, number): stem for half in HALVES for number, stem in enumerate(_stems(x, half)) if stem is not None}
+  left = [key for key in stems if '{}_{}'.format(*key) not in there]
+  settings, limit, jobs = x.config.handcrafted.to_dict(), x.config.executor.limit, {}
+  for half, number in workers.share(left, x.config.executor):
+    path = x.clips[number].sound if half == 'sound' else x.store.folder / stems[half, number]
+    assert path
+    jobs[half, number] = (half, str(path.absolute()), str(scratch / f'{half}_{number}'), settings, limit)
+  made = []
+  with progress(workers.titled('handcrafted'), len(jobs), 'half') as bar:
+    for key, reason in workers.run(halves.take, jobs, x.config.executor):
+      made.append([*key, reason])
       bar.update()
-  for half, named in names.items():
-    features = np.full((len(x.clips), len(named)), np.nan, np.float32)
-    for number in range(len(x.clips)):
-      if (described := scratch / f'{half}_{number}.npy').exists():
-        features[number] = np.load(described, allow_pickle=False)
-    np.save(folder / f'{half}.npy', features)
-  (folder / 'names.json').write_text(json.dumps(names, indent=1) + '\n')
+  reasons = {(half, number): why for half, number, why in itertools.chain.from_iterable(processes.exchange(made))}
+  return {key: reasons[key] for key in left}

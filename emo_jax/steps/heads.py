@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from emo_jax import processes
 from emo_jax.context import Experiment
 from emo_jax.evaluation import pooling
 from emo_jax.models import fusion
@@ -135,7 +136,7 @@ def learner(x: Experiment) -> Learn:
   def built(sound: int) -> tuple[Callable[..., Any], supervised.Network]:
     model = model_of(config, classes=len(x.classes), sound=sound)
     forward = lambda variables, data, keys: cast(Any, model.apply({'params': variables['params']}, data, keys))
-    return jax.jit(model.init), supervised.build(forward, lambda data: data, head.optim)
+    return jax.jit(model.init), supervised.build(forward, lambda data: data, head.optim, nonfinite=x.config.nonfinite)
 
   def learn(folder: pathlib.Path, number: int, halves: Joined, watch: loop.Watch) -> None:
     init, network = built(halves.sound)
@@ -159,7 +160,7 @@ def learner(x: Experiment) -> Learn:
     checkpoint.save(folder / 'head', variables['params'])
     logits, features = supervised.predict(network, variables, items.__getitem__, len(items), batch=head.batch)
     of_segments, of_clips = {'rows': halves.rows, 'joint': features}, {'clips': clips, 'logits': logits}
-    for what, array in (of_segments if config.kind == 'fc' else of_clips).items():
+    for what, array in (of_segments if config.kind == 'fc' else of_clips).items() if processes.lead() else ():
       np.save(folder / f'{what}.npy', array)
 
   return learn

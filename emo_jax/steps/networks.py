@@ -6,16 +6,16 @@ import json
 import pathlib
 import sys
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import jax
 import numpy as np
 
-from emo_jax import provenance
+from emo_jax import processes, provenance
 from emo_jax.context import Experiment
 from emo_jax.models import pretrained
 from emo_jax.steps import frozen, start
-from emo_jax.training import batches, checkpoint, supervised
+from emo_jax.training import batches, checkpoint, finiteness, supervised
 
 VERSION = {'audio_net': 2, 'visual_net': 2, 'features': 3}  # raised when the code changes a result
 MODALITIES = ('audio', 'visual')
@@ -47,13 +47,13 @@ def train_networks(x: Experiment, modality: str) -> None:
     return
   initial = functools.cache(lambda: start.initial_params(x, modality))  # compiled for nothing where all is made
   report = None if config.init == 'random' else initial()[1]
-  if report:
+  if report and processes.lead():
     print(f'{name}: {report}', file=sys.stderr)
     provenance.note(x.workdir, event='weights', modality=modality, **report.to_dict())
 
-  def work(folder: pathlib.Path, number: int, tick: Callable[[int], Any]) -> None:
-    read, params = start.reader(x, modality, x.segments.take(rows[number])), initial()[0]
-    variables = {'params': params, 'statistics': start.statistics(x, modality, read, len(rows[number]))}
+  def work(folder: pathlib.Path, number: int, tick: Callable[[int, float], Any]) -> None:
+    params = initial()[0]
+    variables = {'params': params, 'statistics': _statistics(x, modality, rows[number], f'{name}/fold_{number}')}
     part, learning, of_rows = learner(x, modality, variables)
     learnt = supervised.train(
       part,
@@ -68,13 +68,30 @@ def train_networks(x: Experiment, modality: str) -> None:
       names=(modality,),
       name=f'{name}/fold_{number}',
       folder=folder / 'scratch' / 'checkpoints',
-      watch=x.watch(folder, tick),
+      watch=x.watch(folder, tick, rows[number]),
     )
     checkpoint.save(folder / 'network', {**variables, 'params': {**params, **learnt['params']}})
-    if report:
+    if report and processes.lead():
       (folder / 'pretrained.json').write_text(json.dumps(report.to_dict(), indent=1) + '\n')
 
   x.make_folds(name, keys, work, steps, 'step')
+
+
+def _statistics(x: Experiment, modality: str, rows: np.ndarray, name: str) -> dict[str, np.ndarray]:
+  """What the images of a training are standardised by. One sound that is no number would make all of them none."""
+  read = start.reader(x, modality, x.segments.take(rows))
+  statistics = start.statistics(x, modality, read, len(rows))
+  if not all(np.isfinite(array).all() for array in statistics.values()):
+    broken = rows[finiteness.not_finite(read, len(rows))]
+    _refuse(x, name, 'mean or deviation of its input', broken, start.reader(x, modality, x.segments.take(broken)))
+  return statistics
+
+
+def _refuse(x: Experiment, name: str, what: str, rows: np.ndarray, read: supervised.Read) -> NoReturn:
+  """Ends a stage for segments that come to numbers that are not finite; `read` gives the input of each."""
+  broken = finiteness.not_finite(read, len(rows))
+  items = [{**item, 'input_finite': place not in broken} for place, item in enumerate(x.items(rows))]
+  finiteness.stop(name, what, np.nan, items, x.workdir)
 
 
 def _network_keys(x: Experiment, modality: str, rows: list[np.ndarray], held: list[np.ndarray]) -> list[Any]:
@@ -116,16 +133,21 @@ def extract_features(x: Experiment) -> None:
   sides = ('train', 'held', 'test')
   rows = [{m: x.rows(fold, (m,), *sides) for m in MODALITIES} for fold in x.folds]
 
-  def work(folder: pathlib.Path, number: int, tick: Callable[[int], Any]) -> None:
+  def work(folder: pathlib.Path, number: int, tick: Callable[[int, float], Any]) -> None:
+    seen = lambda count: tick(count, count)
     for modality, wanted in rows[number].items():
       network = x.made[f'{modality}_net'][number] / 'network'
       part, variables, of_rows = learner(x, modality, checkpoint.load(network, start.variables_like(x, modality)))
       batch = x.config[modality].batch
-      logits, features = supervised.predict(part, variables, of_rows(wanted), len(wanted), batch=batch)
-      for what, array in (('rows', wanted), ('logits', logits), ('features', features)):
-        np.save(folder / f'{modality}_{what}.npy', array)
-      tick(len(wanted))
-    np.savez(folder / 'segments.npz', **cast(Any, dataclasses.asdict(x.segments)))
+      logits, features = supervised.predict(part, variables, of_rows(wanted), len(wanted), batch=batch, tick=seen)
+      good = finiteness.finite_rows(logits) & finiteness.finite_rows(features)
+      if not good.all():
+        _refuse(x, f'features/fold_{number}', f'those of the {modality} net', wanted[~good], of_rows(wanted[~good]))
+      if processes.lead():
+        for what, array in (('rows', wanted), ('logits', logits), ('features', features)):
+          np.save(folder / f'{modality}_{what}.npy', array)
+    if processes.lead():
+      np.savez(folder / 'segments.npz', **cast(Any, dataclasses.asdict(x.segments)))
 
   keys = [
     {

@@ -1,18 +1,23 @@
-"""Step 1, prepare: every clip decoded once, into the store."""
+"""Step 1, prepare: every clip decoded once, into the store.
+
+The processes of a team take a part of the clips each and write it into the one store; every file has one writer. What
+they go by, they tell each other: a shared file system may show one host late what another has written.
+"""
 
 import collections
 import contextlib
 import dataclasses
 import functools
+import itertools
 import json
 import pathlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
 
-from emo_jax import stages
+from emo_jax import files, processes, stages
 from emo_jax.context import Experiment, Unusable
 from emo_jax.corpora import clip as clip_list
 from emo_jax.corpora.clip import Clip
@@ -29,19 +34,38 @@ def prepare(x: Experiment) -> None:
   """Decodes every clip once: log-mel columns and aligned faces into the store. Bad clips are listed, never fatal.
 
   Raises:
-    Unusable: the machine has to be seen to (a full disk, a missing package); or the folds cannot be trained on.
+    Unusable: the machine has to be seen to (a full disk, a missing package); or the folds cannot be trained on; or the
+      processes of the team see different clips.
   """
+  _check_clips(x)
   with _machine_failures(x.cache):
     hashes = clip_list.content_hashes(x.clips)
     x.records = _records(x, {str(path): name for path, name in hashes.items()})
+    workers.await_files([x.cache / 'store' / f'{stem}.npz' for stem in set().union(*map(_stems, x.records))])
   open_store(x)
-  with _machine_failures(x.workdir):
-    report.write_rejected(x)
-    report.write_warnings(x)
-  _sum_up(x)
+  if processes.lead():
+    with _machine_failures(x.workdir):
+      report.write_rejected(x)
+      report.write_warnings(x)
+    _sum_up(x)
   check_recordings(x)
   if x.config.until != 'prepare':
     check_folds(x)
+
+
+def _check_clips(x: Experiment) -> None:
+  """Refuses processes that have read different clips: they would wait for each other with what is not the same.
+
+  Raises:
+    Unusable: how many clips each has.
+  """
+  known = [[clip.id, clip.speaker, clip.emotion, clip.role, *(path.name for path in clip.files)] for clip in x.clips]
+  seen = processes.exchange([len(known), stages.digest(known)])
+  if len({own for _, own in seen}) > 1:
+    raise Unusable(
+      f'the processes see different clips, in order {", ".join(str(count) for count, _ in seen)} of them: let '
+      'config.data.root be the same on all hosts'
+    )
 
 
 def open_store(x: Experiment) -> None:
@@ -57,32 +81,54 @@ def _records(x: Experiment, hashes: dict[str, str]) -> list[dict[str, Any]]:
   Args:
     hashes: media file -> hash of its content.
   """
-  settings, limit = x.config.frontend.to_dict(), x.config.executor.limit
-  key = _key(x, hashes)
+  key, store = _key(x, hashes), x.cache / 'store'
   folder = stages.folder_of(x.cache, 'prepare', key)
-  done, known = folder.exists(), _known(x, _read_index(folder), hashes)
+  contents = [{stem for _, stem, _ in halves.of_clip(clip, hashes, key['frontend']).values()} for clip in x.clips]
+  done, earlier = processes.by_lead(lambda: [folder.exists(), _read_index(folder)])
+  processes.by_lead(lambda: stored.tidy(store))  # before anybody writes
+  known = _known(earlier, _mend(store, contents, earlier), x.config.executor.limit)
 
   def work(folder: pathlib.Path) -> None:
-    prepare_half = functools.partial(decoder.prepare_half, limit=limit)
-    jobs = {
-      number: (*_absolute(clip, hashes), str(x.cache / 'store'), settings, prepare_half)
-      for number, clip in enumerate(x.clips)
-      if number not in known
-    }
-    records = dict(known)
-    with progress('prepare', len(jobs), 'clip') as bar:
-      for number, record in workers.run(halves.prepare_clip, jobs, x.config.executor):
-        records[number] = record
-        bar.update()
-    stored.tidy(x.cache / 'store')
-    whole = folder / 'index.json.partial'
-    whole.write_text(json.dumps([records[number] for number in range(len(x.clips))], indent=1) + '\n')
-    whole.rename(folder / 'index.json')
+    new = _decode(x, hashes, _dealt([number for number in range(len(x.clips)) if number not in known], contents))
+    if processes.lead():
+      stored.tidy(store)
+      records = known | new
+      with files.whole(folder / 'index.json') as file:
+        file.write(json.dumps([records[number] for number in range(len(x.clips))], indent=1) + '\n')
 
   x.made['prepare'] = [stages.run(x.cache, 'prepare', key, work)]
   if done and len(known) < len(x.clips):
     work(folder)
-  return _read_index(folder)
+  return processes.by_lead(lambda: _read_index(folder))
+
+
+def _dealt(clips: list[int], contents: list[set[str]]) -> list[list[int]]:
+  """The clips in parts for processes to take; what shares a file of the store stands in one.
+
+  Args:
+    contents: of all clips, the stems of what they may have in the store.
+  """
+  group = leaks.groups(leaks.same_bytes(contents), len(contents))
+  parts: dict[int, list[int]] = collections.defaultdict(list)
+  for number in clips:
+    parts[int(group[number])].append(number)
+  return list(parts.values())
+
+
+def _decode(x: Experiment, hashes: dict[str, str], parts: list[list[int]]) -> dict[int, dict[str, Any]]:
+  """The records of the clips in all parts, of which this process prepares its own; it waits for the others."""
+  settings = x.config.frontend.to_dict()
+  prepare_half = functools.partial(decoder.prepare_half, limit=x.config.executor.limit)
+  own = [number for part in workers.share(parts, x.config.executor) for number in part]
+  jobs = {
+    number: (*_absolute(x.clips[number], hashes), str(x.cache / 'store'), settings, prepare_half) for number in own
+  }
+  records = []
+  with progress(workers.titled('prepare'), len(jobs), 'clip') as bar:
+    for made in workers.run(halves.prepare_clip, jobs, x.config.executor):
+      records.append(made)
+      bar.update()
+  return dict(itertools.chain.from_iterable(processes.exchange(records)))
 
 
 def _key(x: Experiment, hashes: dict[str, str]) -> dict[str, Any]:
@@ -94,7 +140,7 @@ def plan(x: Experiment) -> bool:
   """Where the prepared clips would lie, in x.made; if they are there, opens them and is true."""
   hashes = {str(path): name for path, name in clip_list.content_hashes(x.clips).items()}
   x.made['prepare'] = [stages.folder_of(x.cache, 'prepare', _key(x, hashes))]
-  x.records = _read_index(x.made['prepare'][0])
+  x.records = processes.by_lead(lambda: _read_index(x.made['prepare'][0]))
   if x.records:
     open_store(x)
   return bool(x.records)
@@ -115,20 +161,34 @@ def _read_index(folder: pathlib.Path) -> list[dict[str, Any]]:
     return []
 
 
-def _known(x: Experiment, earlier: list[dict[str, Any]], hashes: dict[str, str]) -> dict[int, dict[str, Any]]:
-  """The records of an earlier run that still hold, by clip. What is damaged in the store is out of it afterwards."""
-  store, limit = x.cache / 'store', x.config.executor.limit
-  parts = [halves.of_clip(clip, hashes, x.config.frontend.to_dict()) for clip in x.clips]
-  stored.tidy(store)
-  lost = stored.mend(store, {stem for of_clip in parts for _, stem, _ in of_clip.values()})
-  stems = [{record['audio'], record['faces']} - {None} for record in earlier]
-  lost |= {stem for stem in set().union(*stems) if not (store / f'{stem}.npz').exists()}
-  if lost:
+def _stems(record: dict[str, Any]) -> set[str]:
+  """What a clip has in the store."""
+  return {record[half] for half in ('audio', 'faces') if record[half]}
+
+
+def _mend(store: pathlib.Path, contents: list[set[str]], earlier: list[dict[str, Any]]) -> set[str]:
+  """The stems of what is damaged in the store, and out of it afterwards, or is gone. The processes look at a part each.
+
+  Args:
+    contents: of all clips, the stems of what they may have in the store.
+    earlier: records of an earlier run.
+  """
+  needed = set().union(*map(_stems, earlier))
+  own = processes.share(sorted(needed.union(*contents)))
+  lost = stored.mend(store, own)
+  lost |= {stem for stem in needed.intersection(own) if not (store / f'{stem}.npz').exists()}
+  lost = set().union(*processes.exchange(sorted(lost)))
+  if lost and processes.lead():
     print(f'store: {len(lost)} damaged files, prepared again', file=sys.stderr)
+  return lost
+
+
+def _known(earlier: list[dict[str, Any]], lost: Collection[str], limit: float) -> dict[int, dict[str, Any]]:
+  """The records of an earlier run that still hold, by clip."""
   return {
     number: record
     for number, record in enumerate(earlier)
-    if not stems[number] & lost and record.get('again', limit) >= limit
+    if _stems(record).isdisjoint(lost) and record.get('again', limit) >= limit
   }
 
 
@@ -189,24 +249,29 @@ def sound_print(store: pathlib.Path, stem: str | None) -> np.ndarray | None:
   return leaks.fingerprint(np.load(store / f'{stem}.npy', mmap_mode='r', allow_pickle=False), column_s)
 
 
+def _leaks(x: Experiment) -> list[str]:
+  """Of each kind of recordings that stand on two sides of a fold: the clips, and how to run all the same."""
+  contents = [{pathlib.PurePath(stem).name for stem in _stems(record)} for record in x.records]  # the names are hashes
+  prints = [sound_print(x.store.folder, record['audio']) for record in x.records]
+  sides = np.array([x.sides(fold) for fold in x.folds])
+  return [
+    f'{finding.check}: {finding.said}: {"; ".join(finding.examples)}. Mend the split, or set '
+    'config.data.allow_leaks=True, which marks every result as not speaker-independent'
+    for finding in leaks.recordings(x.clips, sides, contents, prints)
+    if finding.verdict == 'LEAK'
+  ]
+
+
 def check_recordings(x: Experiment) -> None:
   """Refuses, before anything is trained, a recording that stands on two sides of a fold; up to prepare, tells of it.
+
+  Of several processes the lead alone listens to the sounds.
 
   Raises:
     Unusable: the clips, and how to run all the same.
   """
-  if x.config.data.allow_leaks:
-    return
-  stems = [[record[half] for half in ('audio', 'faces') if record[half]] for record in x.records]
-  contents = [{pathlib.PurePath(stem).name for stem in of_clip} for of_clip in stems]  # the names are hashes
-  prints = [sound_print(x.store.folder, record['audio']) for record in x.records]
-  sides = np.array([x.sides(fold) for fold in x.folds])
-  for finding in leaks.recordings(x.clips, sides, contents, prints):
-    if finding.verdict == 'LEAK':
-      told = (
-        f'{finding.check}: {finding.said}: {"; ".join(finding.examples)}. Mend the split, or set '
-        'config.data.allow_leaks=True, which marks every result as not speaker-independent'
-      )
-      if x.config.until != 'prepare':
-        raise Unusable(told)
-      print(f'prepare: {told}', file=sys.stderr)
+  found = [] if x.config.data.allow_leaks else processes.by_lead(lambda: _leaks(x))
+  if found and x.config.until != 'prepare':
+    raise Unusable(found[0])
+  for told in found if processes.lead() else ():
+    print(f'prepare: {told}', file=sys.stderr)

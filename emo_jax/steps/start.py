@@ -18,13 +18,13 @@ Tree = Any
 
 
 @functools.lru_cache(maxsize=4)
-def _built(modality: str, config: ml_collections.FrozenConfigDict, classes: int) -> Modality:
-  return MODALITIES[modality](config, classes=classes)
+def _built(modality: str, config: ml_collections.FrozenConfigDict, classes: int, nonfinite: str) -> Modality:
+  return MODALITIES[modality](config, classes=classes, nonfinite=nonfinite)
 
 
 def modality_of(x: Experiment, modality: str) -> Modality:
   """The network of 'audio' or 'visual' as the config wants it, the same one for all folds: it is compiled once."""
-  return _built(modality, ml_collections.FrozenConfigDict(x.config[modality]), len(x.classes))
+  return _built(modality, ml_collections.FrozenConfigDict(x.config[modality]), len(x.classes), x.config.nonfinite)
 
 
 def images_like(x: Experiment, modality: str) -> jax.ShapeDtypeStruct:

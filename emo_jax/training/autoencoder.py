@@ -13,14 +13,16 @@ import numpy as np
 import optax
 
 from emo_jax.models import dbn
-from emo_jax.training import loop, parallel
+from emo_jax.training import finiteness, loop, parallel
 
 Tree = Any
 MEMORY = 10  # pairs of updates that L-BFGS remembers, the customary number
 
 
 @functools.cache
-def build(kinds: dbn.Kinds) -> tuple[optax.GradientTransformationExtraArgs, Callable[..., tuple[Tree, Tree]]]:
+def build(
+  kinds: dbn.Kinds, nonfinite: str
+) -> tuple[optax.GradientTransformationExtraArgs, Callable[..., tuple[Tree, Tree]]]:
   """The optimiser and its compiled iteration, (state, data [G, V], mask [G]) -> (state, sums); once for all folds."""
   optimiser = optax.lbfgs(memory_size=MEMORY)
 
@@ -32,13 +34,15 @@ def build(kinds: dbn.Kinds) -> tuple[optax.GradientTransformationExtraArgs, Call
     value, gradient = optax.value_and_grad_from_state(loss)(state['params'], state=state['opt'])
     updates, opt = optimiser.update(gradient, state['opt'], state['params'], value=value, grad=gradient, value_fn=loss)
     params = optax.apply_updates(state['params'], updates)
-    sums = {'count': jnp.ones(()), 'reconstruction_error': value}
+    sums = {'count': jnp.ones(()), 'reconstruction_error': value, **finiteness.norms(gradient, params)}
     return {'params': params, 'opt': opt, 'step': state['step'] + 1}, sums
 
-  return optimiser, jax.jit(iteration, donate_argnums=0)
+  return optimiser, jax.jit(finiteness.guarded(iteration, nonfinite), donate_argnums=0)
 
 
-def train(stack: dbn.Stack, kinds: dbn.Kinds, data: np.ndarray, *, iterations: int, **fit: Any) -> list[Tree]:
+def train(
+  stack: dbn.Stack, kinds: dbn.Kinds, data: np.ndarray, *, iterations: int, nonfinite: str = 'stop', **fit: Any
+) -> list[Tree]:
   """Fine-tunes a stack to reconstruct its training rows, by mean squared error, and returns the way up.
 
   Args:
@@ -46,9 +50,10 @@ def train(stack: dbn.Stack, kinds: dbn.Kinds, data: np.ndarray, *, iterations: i
     kinds: units of each.
     data: float32 [N, V]; all of it lies on the devices at once.
     iterations: of L-BFGS.
+    nonfinite: 'skip' leaves out iterations that are not finite; the next one is the same again, so they end in a stop.
     fit: name, folder and watch, as loop.fit has them.
   """
-  optimiser, iteration = build(tuple(kinds))
+  optimiser, iteration = build(tuple(kinds), nonfinite)
   rows, mask = parallel.spread_rows(data)
   params = jax.tree.map(jnp.asarray, dbn.unroll(stack))
   # Each array for itself: what L-BFGS starts from shares some, and an iteration gives its state up.

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from emo_jax.models import rbm
-from emo_jax.training import batches, checkpoint, loop, parallel, rngs
+from emo_jax.training import batches, checkpoint, finiteness, loop, parallel, rngs
 
 Tree = Any
 MONITORED = 512  # rows that the monitors look at
@@ -57,13 +57,14 @@ class Course(NamedTuple):
   finish: Callable[[rbm.Params], None]
 
 
-def build_layer(hidden: int, units: rbm.Units, config: Any) -> Layer:
+def build_layer(hidden: int, units: rbm.Units, config: Any, *, nonfinite: str = 'stop') -> Layer:
   """Compiles the updates of an RBM of `hidden` units.
 
   Args:
     hidden: H.
     units: kinds of its units.
     config: config.fusion.rbm.
+    nonfinite: 'skip' leaves out updates that are not finite (config.nonfinite).
 
   Raises:
     ValueError: a sparsity target for hidden units that are no probabilities; chains in which nothing is sampled.
@@ -79,7 +80,7 @@ def build_layer(hidden: int, units: rbm.Units, config: Any) -> Layer:
     )
   binary = units.visible in rbm.BINARY and units.hidden in rbm.BINARY
   lr = config.lr if binary else config.real_lr
-  update = functools.partial(_update, config=config, units=units, lr=lr)
+  update = finiteness.guarded(functools.partial(_update, config=config, units=units, lr=lr), nonfinite)
   return Layer(hidden, units, parallel.train_step(update), parallel.folds_step(update))
 
 
@@ -124,7 +125,7 @@ def _update(state: Tree, batch: Tree, key: jax.Array, *, config: Any, units: rbm
     # Each device has moved its own chains; rows that only fill up the devices have none.
     moved = jnp.zeros_like(state['chains']).at[batch['chain']].set(after, mode='drop')
     new['chains'] = parallel.total(moved)
-  return new, sums
+  return new, {**sums, **finiteness.norms(gradient, params)}
 
 
 @functools.partial(jax.jit, static_argnames='units')
@@ -233,8 +234,8 @@ def plan(
   steps = config.epochs * per_epoch
 
   def batch_at(step: int) -> dict[str, np.ndarray]:
-    rows, mask = rows_at(step)
-    return {'input': data[rows], 'mask': mask, 'row': rows, 'chain': np.arange(size, dtype=np.int32)}
+    rows, mask, chain = parallel.own((*rows_at(step), np.arange(size, dtype=np.int32)))
+    return {'input': data[rows], 'mask': mask, 'row': rows, 'chain': chain}
 
   def after_epoch(done: int, state: Tree) -> Tree:
     values = monitor_sides(state['params'], data, held, rngs.stream(seed, *names, 'monitor'), layer.units)
@@ -343,7 +344,7 @@ def train_stack(
     else:
       like = jax.eval_shape(lambda: initial_params(data, layer, config=config, key=jax.random.key(0)))  # noqa: B023
       params = checkpoint.load(done, like)
-      watch.tick(config.epochs * batches.steps_per_epoch(len(data), config.batch))
+      watch.tick(config.epochs * batches.steps_per_epoch(len(data), config.batch), 0)
     stack.append(params)
     data, held = (hidden_means(params, rows, layer.units) for rows in (data, held))
   return stack

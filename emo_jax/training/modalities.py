@@ -43,7 +43,7 @@ class Modality(NamedTuple):
   rest: supervised.Network
 
 
-def audio(config: Any, *, classes: int) -> Modality:
+def audio(config: Any, *, classes: int, nonfinite: str = 'stop') -> Modality:
   """AlexNet or SqueezeNet on sound images: deltas, z-score by training statistics on the 64 x 64 map, masks, resize.
 
   With config.z_score 'after', as in the script, the resize comes before the z-score, whose statistics are then of
@@ -64,10 +64,10 @@ def audio(config: Any, *, classes: int) -> Modality:
       images = inputs.mask_sound(images, augment_keys(keys), time=config.mask_time, mel=config.mask_mel)
     return inputs.resized(images * statistics['gain'], config.size)
 
-  return _modality(_audio_model(config, classes), front, sound_images, config)
+  return _modality(_audio_model(config, classes), front, sound_images, config, nonfinite)
 
 
-def visual(config: Any, *, classes: int) -> Modality:
+def visual(config: Any, *, classes: int, nonfinite: str = 'stop') -> Modality:
   """C3D or I3D on face clips: scaling, z-score (of training frames, or the contract), resize, mirroring, shift."""
   scaled = functools.partial(inputs.scaled_faces, scaling=config.scaling)
 
@@ -79,7 +79,7 @@ def visual(config: Any, *, classes: int) -> Modality:
       )
     return clips * statistics['gain']
 
-  return _modality(_visual_model(config, classes), front, scaled, config)
+  return _modality(_visual_model(config, classes), front, scaled, config, nonfinite)
 
 
 MODALITIES = {'audio': audio, 'visual': visual}
@@ -99,7 +99,9 @@ def _visual_model(config: Any, classes: int) -> nn.Module:
   return C3D(classes, width=config.width, norm=config.norm, pool5=config.pool5, grid=config.grid, **shared)
 
 
-def _modality(model: nn.Module, front: Front, images: Callable[[jax.Array], jax.Array], config: Any) -> Modality:
+def _modality(
+  model: nn.Module, front: Front, images: Callable[[jax.Array], jax.Array], config: Any, nonfinite: str
+) -> Modality:
   def apply(params: Tree, x: jax.Array, keys: jax.Array | None, part: str) -> Any:
     return model.apply({'params': params}, x, keys, part=part)
 
@@ -114,7 +116,9 @@ def _modality(model: nn.Module, front: Front, images: Callable[[jax.Array], jax.
   def rest(variables: Tree, x: jax.Array, keys: jax.Array | None) -> tuple[jax.Array, jax.Array]:
     return cast(tuple[jax.Array, jax.Array], apply(variables['params'], x, keys, 'rest'))
 
-  build = functools.partial(supervised.build, optim_config=config.optim, accumulate=config.accumulate)
+  build = functools.partial(
+    supervised.build, optim_config=config.optim, accumulate=config.accumulate, nonfinite=nonfinite
+  )
   return Modality(model, build(forward, images), parallel.predict_step(trunk), build(rest, images))
 
 

@@ -2,8 +2,12 @@
 
 The recipe: state unstacked and replicated, batch [D, B, ...] sharded, key shared. Everything that a step returns must
 have been summed over the devices (`total`): pmap with out_axes=None silently returns the first device's value.
+
+With several processes (processes.py) the devices are those of the team: each process holds the state on its own ones
+and gives the rows of its own ones, and what is summed or gathered is the same in all.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from emo_jax import processes
 
 AXIS = 'batch'
 Tree = Any
@@ -22,9 +28,44 @@ def device_count() -> int:
 
 
 def rows_a_step(batch: int, *, parts: int = 1) -> int:
-  """The global batch, rounded up to whole rows in every part of every device's batch (the rows added are masked)."""
-  whole = device_count() * parts
+  """The global batch, rounded up to whole rows in every part of every device's batch (the rows added are masked).
+
+  The devices are those of all processes of the team.
+  """
+  whole = device_count() * len(processes.team()) * parts
   return -(-batch // whole) * whole
+
+
+def own(rows: Tree) -> Tree:
+  """This process's part of arrays that have all rows of a step: [G, ...] -> [G / processes, ...], contiguous."""
+  team = processes.team()
+  place, parts = team.index(processes.number()), len(team)
+  return jax.tree.map(lambda of: of[len(of) // parts * place : len(of) // parts * (place + 1)], rows)
+
+
+def _mapped(step: Callable[..., Tree], **options: Any) -> Callable[..., Tree]:
+  """pmap over the devices of the team that calls."""
+
+  @functools.cache
+  def of_team(team: tuple[int, ...]) -> Callable[..., Tree]:
+    if len(team) > 1:
+      _meet(team)
+    return jax.pmap(step, axis_name=AXIS, devices=_devices(team), **options)
+
+  return lambda *arrays: of_team(processes.team())(*arrays)
+
+
+def _devices(team: tuple[int, ...]) -> list[jax.Device] | None:
+  everybody = len(team) == processes.count()
+  return None if everybody else [device for device in jax.devices() if device.process_index in team]
+
+
+@functools.cache
+def _meet(team: tuple[int, ...]) -> None:
+  """A team's first collective, as soon as all are here: on CPU it waits 30 s for who is late, later ones any time."""
+  processes.together()
+  count = jax.pmap(total, axis_name=AXIS, devices=_devices(team))
+  jax.block_until_ready(count(np.zeros(device_count(), np.float32)))
 
 
 def _place(tree: Tree, spec: PartitionSpec, devices: int | None = None) -> Tree:
@@ -37,7 +78,7 @@ def replicate(tree: Tree) -> Tree:
 
 
 def shard(batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-  """Deals the rows of host arrays [G, ...] to the devices: [D, B, ...].
+  """Deals the rows of host arrays to the devices of this process, whose rows they are (`own`): [D, B, ...].
 
   Raises:
     ValueError: the rows do not divide evenly (pmap itself would quietly use fewer devices).
@@ -53,10 +94,12 @@ def shard(batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
 def spread_rows(rows: np.ndarray) -> tuple[jax.Array, jax.Array]:
   """All rows [N, ...] dealt to the devices for a program that sees them as one array: jit, not pmap.
 
+  Of several processes, each has all rows and does all of the work.
+
   Returns:
     rows [G, ...], filled up with zeros to whole rows a device; mask float32 [G].
   """
-  size = rows_a_step(len(rows))
+  size = -(-len(rows) // device_count()) * device_count()
   mask = (np.arange(size) < len(rows)).astype(np.float32)
   filled = np.concatenate([rows, np.zeros((size - len(rows), *rows.shape[1:]), rows.dtype)])
   return _place((filled, mask), PartitionSpec(AXIS))
@@ -69,7 +112,7 @@ def total(tree: Tree) -> Tree:
 
 def train_step(step: Callable[[Tree, Tree, jax.Array], tuple[Tree, Tree]]) -> Callable[..., tuple[Tree, Tree]]:
   """Maps a per-replica step (state, batch, key) -> (state, sums) over the devices. The old state is given up."""
-  return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0, None), out_axes=(None, None), donate_argnums=(0,))
+  return _mapped(step, in_axes=(None, 0, None), out_axes=(None, None), donate_argnums=(0,))
 
 
 def folds_step(step: Callable[[Tree, Tree, jax.Array], tuple[Tree, Tree]]) -> Callable[..., tuple[Tree, Tree]]:
@@ -96,21 +139,42 @@ def place_folds(tree: Tree) -> Tree:
 
 
 def predict_step(step: Callable[[Tree, Tree], Tree]) -> Callable[[Tree, Tree], Tree]:
-  """Maps (variables, batch) -> outputs [B, ...] over the devices; the outputs come back on the host as [G, ...]."""
-  mapped = jax.pmap(step, axis_name=AXIS, in_axes=(None, 0))
+  """Maps (variables, batch) -> outputs [B, ...] over the devices; the outputs of all come to every host as [G, ...]."""
+  mapped = _mapped(step, in_axes=(None, 0))
+  gathering = _mapped(lambda *given: jax.lax.all_gather(step(*given), AXIS), in_axes=(None, 0), out_axes=None)
 
   def gathered(variables: Tree, batch: Tree) -> Tree:
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), jax.device_get(mapped(variables, batch)))
+    run = mapped if len(processes.team()) == 1 else gathering
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), jax.device_get(run(variables, batch)))
 
   return gathered
 
 
 def sum_step(step: Callable[[Tree, Tree], Tree]) -> Callable[[Tree, Tree], Tree]:
   """Maps (shared, batch) -> sums over the devices and adds them up."""
-  return jax.pmap(lambda shared, batch: total(step(shared, batch)), axis_name=AXIS, in_axes=(None, 0), out_axes=None)
+  return _mapped(lambda shared, batch: total(step(shared, batch)), in_axes=(None, 0), out_axes=None)
+
+
+def agreement() -> Callable[[bool], bool]:
+  """A vote of the team, once a step: whether any of its processes has said yes.
+
+  With several processes the answer is that of the call before, which is there without waiting for the devices: the
+  same in all of them at the same step.
+  """
+  if len(processes.team()) == 1:
+    return lambda wish: wish
+  count = _mapped(total, in_axes=0, out_axes=None)
+  said = [np.zeros((), np.int32)]
+
+  def vote(wish: bool) -> bool:
+    said.append(count(shard({'wish': np.full(device_count(), wish, np.int32)})['wish'])[0])
+    return bool(said.pop(0))
+
+  return vote
 
 
 def describe() -> dict[str, Any]:
   """What the run ran on, for its provenance."""
-  devices = jax.local_devices()
-  return {'platform': devices[0].platform, 'kind': devices[0].device_kind, 'devices': jax.device_count()}
+  first = jax.local_devices()[0]
+  of_all = {'devices': jax.device_count(), 'processes': processes.count()}
+  return {'platform': first.platform, 'kind': first.device_kind, **of_all}

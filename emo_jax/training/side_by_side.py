@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from emo_jax.models import rbm
-from emo_jax.training import batches, contrastive, loop, parallel
+from emo_jax.training import batches, contrastive, finiteness, loop, parallel
 
 Tree = Any
 
@@ -81,21 +81,24 @@ def _fit(
   state = parallel.place_folds(_stacked([course.state for course in courses]))
   key = parallel.place_folds(jnp.stack([course.key for course in courses]))
   steps, sums = max(course.steps for course in courses), []
+  skipped: list[list[int]] = [[] for _ in courses]
   make = lambda step: parallel.place_folds(_stacked([_batch(course, step) for course in courses]))
   with batches.ahead(make, range(steps)) as placed:
     for done, batch in enumerate(placed, start=1):
       state, summed = layer.folds_step(state, batch, key)
       sums.append(summed)
-      if done % watches[0].log_every == 0 or done == steps:
+      ending = [k for k, course in enumerate(courses) if done <= course.steps and done % course.epoch_steps == 0]
+      if done % watches[0].log_every == 0 or ending or done == steps:
         first, fetched = done - len(sums), jax.device_get(sums)
         for k, (course, name, watch) in enumerate(zip(courses, names, watches, strict=True)):
           own = [_of(of_step, k) for of_step in fetched[: max(course.steps - first, 0)]]
-          loop.report(name, first, own, watch)
-          watch.tick(len(own))
+          loop.report(name, own, watch, course.batch_at, skipped[k], first=first, steps=course.steps)
+          watch.tick(len(own), sum(float(of_step['count']) for of_step in own))
         sums = []
-      for k, course in enumerate(courses):
-        if done <= course.steps and done % course.epoch_steps == 0:
-          course.after_epoch(done, {'params': _of(state['params'], k)})
+      for k in ending:
+        courses[k].after_epoch(done, {'params': _of(state['params'], k)})
+  for course, name, watch, own in zip(courses, names, watches, skipped, strict=True):
+    finiteness.tell(name, own, course.steps, watch.workdir)
   return jax.device_get({name: state[name] for name in ('params', 'average')})
 
 

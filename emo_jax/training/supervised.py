@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import scipy.special
 
-from emo_jax.training import batches, loop, optim, parallel, rngs
+from emo_jax.training import batches, finiteness, loop, optim, parallel, rngs
 
 Tree = Any
 Read = Callable[[np.ndarray], np.ndarray]  # rows [G] -> the network's input [G, ...]
@@ -37,7 +37,12 @@ class Network(NamedTuple):
 
 
 def build(
-  forward: Forward, images: Callable[[jax.Array], jax.Array], optim_config: Any, *, accumulate: int = 1
+  forward: Forward,
+  images: Callable[[jax.Array], jax.Array],
+  optim_config: Any,
+  *,
+  accumulate: int = 1,
+  nonfinite: str = 'stop',
 ) -> Network:
   """Compiles a forward function into training and prediction steps.
 
@@ -46,13 +51,14 @@ def build(
     optim_config: see optim.direction.
     accumulate: parts that a device's rows of a training step are taken in, one after the other, where the activations
       of all do not fit its memory. The update is the same, to float error.
+    nonfinite: 'skip' leaves out updates that are not finite (config.nonfinite).
 
   Raises:
     ValueError: accumulate is less than 1.
   """
   if accumulate < 1:
     raise ValueError(f'accumulate={accumulate}: a batch has 1 part or more')
-  gradient, updated = _gradient_step(forward, parts=accumulate), _update_step(optim_config)
+  gradient, updated = _gradient_step(forward, parts=accumulate), _update_step(optim_config, nonfinite)
 
   def train_step(state: Tree, batch: Tree, key: jax.Array) -> tuple[Tree, Tree]:
     numbers = (parallel.replicate(np.int32(number)) for number in range(accumulate))
@@ -89,11 +95,10 @@ def _gradient_step(forward: Forward, *, parts: int) -> Callable[[Tree, Tree], tu
   return gradient
 
 
-def _update_step(optim_config: Any) -> Callable[[Tree, tuple[Tree, Tree]], tuple[Tree, Tree]]:
+def _update_step(optim_config: Any, nonfinite: str) -> Callable[[Tree, tuple[Tree, Tree]], tuple[Tree, Tree]]:
   """(state, summed gradient and metrics) -> (state, metrics), the same on every device. The old state is given up."""
   direction = optim.direction(optim_config)
 
-  @functools.partial(jax.jit, donate_argnums=0)
   def updated(state: Tree, summed: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
     gradient, sums = summed
     gradient = jax.tree.map(lambda g: g / sums['count'], gradient)
@@ -103,9 +108,9 @@ def _update_step(optim_config: Any) -> Callable[[Tree, tuple[Tree, Tree]], tuple
     state = {**state, 'params': params, 'opt': opt, 'step': state['step'] + 1}
     if 'epoch' in state:
       state['epoch'] = jax.tree.map(jnp.add, state['epoch'], sums)
-    return state, sums
+    return state, {**sums, **finiteness.norms(gradient, params)}
 
-  return updated
+  return jax.jit(finiteness.guarded(updated, nonfinite), donate_argnums=0)
 
 
 @functools.partial(jax.jit, donate_argnums=0)
@@ -129,7 +134,10 @@ def image_statistics(network: Network, read: Read, rows_in_all: int, *, batch: i
     images = (network.images(batch['input']) - reference) * batch['mask'][:, None, None, None, None]
     return jnp.sum(images, (0, 1)), jnp.sum(jnp.square(images), (0, 1))
 
-  place = lambda of: parallel.shard({'input': read(of[0]), 'mask': of[1]})
+  def place(of: batches.Rows) -> Tree:
+    rows, mask = parallel.own(of)
+    return parallel.shard({'input': read(rows), 'mask': mask})
+
   mean, square = 0.0, 0.0
   with batches.ahead(place, batches.rows_in_order(rows_in_all, size)) as placed:
     for part in placed:
@@ -185,7 +193,7 @@ def _labelled_batches(
   """step -> the batch that `train_step` takes."""
 
   def batch_at(step: int) -> dict[str, np.ndarray]:
-    rows, mask = rows_at(step)
+    rows, mask = parallel.own(rows_at(step))
     return {'input': read(rows), 'label': labels[rows].astype(np.int32), 'mask': mask, 'row': rows}
 
   return batch_at
@@ -239,9 +247,20 @@ def train(
   return {'params': chosen['params'], 'statistics': state['statistics']}
 
 
-def predict(network: Network, variables: Tree, read: Read, count: int, *, batch: int) -> tuple[np.ndarray, np.ndarray]:
-  """Logits [N, C] and features [N, F] of rows 0..N-1, float32."""
-  parts = [part for _, part in outputs(network.predict_step, variables, read, count, batch=batch)]
+def predict(
+  network: Network,
+  variables: Tree,
+  read: Read,
+  count: int,
+  *,
+  batch: int,
+  tick: Callable[[int], Any] = lambda count: None,
+) -> tuple[np.ndarray, np.ndarray]:
+  """Logits [N, C] and features [N, F] of rows 0..N-1, float32; `tick` hears of each batch how many rows it had."""
+  parts = []
+  for _, part in outputs(network.predict_step, variables, read, count, batch=batch):
+    parts.append(part)
+    tick(len(part[0]))
   logits, features = jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
   return logits, features
 
@@ -252,6 +271,6 @@ def outputs(
   """What a predict_step gives of rows 0..N-1, some rows at a time: the first row's number, arrays [n, ...]."""
   variables = parallel.replicate(variables)
   in_order = batches.rows_in_order(count, parallel.rows_a_step(batch))
-  with batches.ahead(lambda of: parallel.shard({'input': read(of[0])}), in_order) as placed:
+  with batches.ahead(lambda of: parallel.shard({'input': read(parallel.own(of[0]))}), in_order) as placed:
     for (rows, mask), part in zip(in_order, placed, strict=True):
       yield int(rows[0]), jax.tree.map(functools.partial(np.compress, mask > 0, axis=0), step(variables, part))

@@ -4,9 +4,6 @@ import csv
 import json
 import pathlib
 import shutil
-import signal
-import subprocess
-import time
 
 import numpy as np
 import pytest
@@ -16,9 +13,9 @@ STAGES = ['prepare', 'audio_net', 'visual_net', 'features', 'fusion', 'decide']
 
 
 @pytest.fixture(scope='module')
-def finished(tmp_path_factory, clips, launch):
-  """An unbroken run."""
-  workdir = tmp_path_factory.mktemp('unbroken')
+def finished(tmp_path_factory, unbroken, clips, launch):
+  """An unbroken run, and its page."""
+  workdir = shutil.copytree(unbroken, tmp_path_factory.mktemp('finished') / 'w')
   done = launch(workdir, f'data.root={clips}', 'page=True')
   assert done.returncode == 0, done.stderr
   return workdir, done.stdout
@@ -164,29 +161,3 @@ def test_an_impossible_config_is_refused_in_a_sentence(clips, launch, tmp_path, 
   assert message in done.stderr
   assert 'Traceback' not in done.stderr
   assert not list(tmp_path.iterdir())  # nor does a refused config claim the work directory
-
-
-@pytest.mark.kill
-def test_sigkill_in_the_middle_of_every_stage_changes_no_byte(finished, clips, command, environment, tmp_path):
-  unbroken, _ = finished
-  log = open(tmp_path / 'log', 'w')  # noqa: SIM115 - the processes write into it
-  killed = []
-  for stage in STAGES:
-    run = subprocess.Popen(command(tmp_path / 'w', f'data.root={clips}'), stdout=log, stderr=log, env=environment)
-    underway = {
-      'decide': '*/*.partial',
-      'audio_net': '*.partial/scratch/checkpoints/[0-9]*',
-      'fusion': '*.partial/scratch/*/[0-9]*',
-    }
-    underway['visual_net'] = underway['audio_net']  # trainings are killed after a checkpoint
-    while run.poll() is None and not list((tmp_path / 'w' / 'stages' / stage).glob(underway.get(stage, '*.partial'))):
-      time.sleep(0.001)
-    if run.poll() is None:
-      run.send_signal(signal.SIGKILL)
-      killed.append(stage)
-    assert run.wait() in (0, -signal.SIGKILL), (tmp_path / 'log').read_text()
-  assert killed == STAGES
-  last = subprocess.run(command(tmp_path / 'w', f'data.root={clips}'), stdout=log, stderr=log, env=environment)
-  assert last.returncode == 0, (tmp_path / 'log').read_text()
-  log.close()
-  assert (tmp_path / 'w' / 'predictions.csv').read_bytes() == (unbroken / 'predictions.csv').read_bytes()

@@ -33,7 +33,8 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory, clips: pathlib.Path, laun
   workdir = tmp_path_factory.mktemp('unbroken')
   done = launch(workdir, f'data.root={clips}', *PREPARE)
   assert done.returncode == 0, done.stderr
-  *_, progress, summary = done.stderr.splitlines()  # which is no terminal here
+  *_, progress, summary, spent = done.stderr.splitlines()  # which is no terminal here
+  assert spent.startswith('time: ') and 'prepare' in spent
   assert '12/12 [' in progress and 'clip/s' in progress
   assert summary == 'prepare: 12 clips: 12 whole, 0 halves or warned (warnings.csv), 0 rejected (rejected.csv)'
   found = _store(workdir)

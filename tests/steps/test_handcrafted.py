@@ -6,11 +6,13 @@ import os
 import pathlib
 import sys
 import wave
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
+from emo_jax import processes
 from emo_jax.context import Experiment, Unusable
 from emo_jax.corpora.clip import Clip
 from emo_jax.frontend import decoder, store
@@ -158,6 +160,37 @@ def test_a_broken_run_goes_on_where_it_was(x: Experiment, taken: list[str], monk
   handcrafted.extract(x)
   assert taken == ['sound 0.wav', 'sound 1.wav', 'sound 3.wav', 'face 0', 'face 2']
   assert handcrafted.load(x, 'sound')[1].tolist() == [0, 1, 3]
+
+
+def test_a_team_describes_each_half_once_and_makes_what_one_process_makes(
+  x: Experiment,
+  monkeypatch: pytest.MonkeyPatch,
+  as_team: Callable[..., list[Any]],
+  capfd: pytest.CaptureFixture[str],
+) -> None:
+  x.config.executor.workers = 1
+  assert x.clips[1].sound
+  x.clips[1].sound.write_bytes(b'words')  # since it was prepared
+  taken = []
+
+  def take(half: str, path: str, target: str, settings: dict[str, Any], limit: float) -> str:
+    taken.append((processes.number(), f'{half} {pathlib.Path(path).name}'))
+    return halves.describe(half, path, target, settings)['reason']
+
+  monkeypatch.setattr(halves, 'take', take)
+  handcrafted.extract(x)
+  (folder,) = x.made['handcrafted']
+  alone = {path.name: path.read_bytes() for path in folder.iterdir()}
+  folder.rename(x.cache / 'alone')
+  taken.clear()
+  capfd.readouterr()
+  team = [dataclasses.replace(x, made={}) for _ in range(2)]
+  as_team(*(lambda each=each: handcrafted.extract(each) for each in team))
+  of_each = [['sound 0.wav', 'sound 3.wav', 'face 2'], ['sound 1.wav', 'face 0']]
+  assert [[what for number, what in taken if number == each] for each in range(2)] == of_each
+  assert {path.name: path.read_bytes() for path in folder.iterdir()} == alone
+  assert team[0].made == team[1].made == x.made
+  assert capfd.readouterr().err.count('1.wav has no hand-crafted sound') == 1
 
 
 @pytest.mark.parametrize('kind', ['egemaps', 'compare'])

@@ -2,13 +2,16 @@
 
 import concurrent.futures
 import contextlib
+import functools
 import itertools
 import json
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -28,7 +31,7 @@ def watch(tmp_path: pathlib.Path) -> Iterator[Callable[..., loop.Watch]]:
   ) -> loop.Watch:
     metrics = Metrics(tmp_path)
     opened.append(metrics)
-    return loop.Watch(metrics, tick, log_every=log_every, save_every=save_every)
+    return loop.Watch(metrics, lambda steps, rows: tick(steps), log_every=log_every, save_every=save_every)
 
   yield make
   for metrics in opened:
@@ -81,23 +84,37 @@ def no_silent_transfers() -> Callable[[], contextlib.AbstractContextManager[None
 
 
 @pytest.fixture(scope='session')
-def on_devices(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[int, dict[str, np.ndarray]]]:
-  """on_devices(script, counts): the arrays that the script leaves in its argument, on each number of fake devices."""
+def on_devices(
+  tmp_path_factory: pytest.TempPathFactory, strict: list[str]
+) -> Callable[..., dict[Any, dict[str, np.ndarray]]]:
+  """on_devices(script, counts): the arrays that the script leaves in its argument, on each number of fake devices.
+
+  A count is of one process's devices, or (processes, devices of each).
+  """
   root = pathlib.Path(__file__).parents[2]
 
-  def run(script: pathlib.Path, count: int, result: pathlib.Path) -> dict[str, np.ndarray]:
+  def run(script: pathlib.Path, count: int | tuple[int, int], result: pathlib.Path) -> dict[str, np.ndarray]:
     path = os.pathsep.join([str(root), *filter(None, [os.environ.get('PYTHONPATH')])])
-    flags = {'XLA_FLAGS': f'--xla_force_host_platform_device_count={count}', 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': path}
-    command = [sys.executable, '-W', 'error', str(script), str(result)]
-    done = subprocess.run(command, env={**os.environ, **flags}, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    processes, devices = count if isinstance(count, tuple) else (1, count)
+    flags = {'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}', 'JAX_PLATFORMS': 'cpu'}
+    with socket.create_server(('127.0.0.1', 0)) as free:
+      port = free.getsockname()[1]
+    of_pod = lambda number: [f'127.0.0.1:{port}', str(processes), str(number)] if processes > 1 else []
+    command = [sys.executable, *strict, str(script), str(result)]
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+      start = functools.partial(subprocess.run, capture_output=True, text=True, timeout=300)
+      environment = {**os.environ, **flags, 'PYTHONPATH': path}
+      started = [pool.submit(start, command + of_pod(number), env=environment) for number in range(processes)]
+    for done in (future.result() for future in started):
+      assert done.returncode == 0, done.stderr
     with np.load(result) as arrays:
       return dict(arrays)
 
-  def run_all(script: pathlib.Path, counts: Sequence[int]) -> dict[int, dict[str, np.ndarray]]:
+  def run_all(script: pathlib.Path, counts: Sequence[Any]) -> dict[Any, dict[str, np.ndarray]]:
     folder = tmp_path_factory.mktemp('devices')
     with concurrent.futures.ThreadPoolExecutor() as pool:
-      found = pool.map(run, [script] * len(counts), counts, [folder / f'{count}.npz' for count in counts])
+      results = [folder / f'{number}.npz' for number in range(len(counts))]
+      found = pool.map(run, [script] * len(counts), counts, results)
       return dict(zip(counts, found, strict=True))
 
   return run_all

@@ -1,11 +1,10 @@
-"""Run by test_parallel.py in a process of its own: what a number of devices gives, into an .npz.
+"""Run by test_parallel.py in processes of its own: what a number of devices gives, into an .npz.
 
-python devices_script.py RESULT.npz
+python devices_script.py RESULT.npz [COORDINATOR PROCESSES PROCESS]
 """
 
 import pathlib
 import sys
-import tempfile
 from typing import Any
 from unittest import mock
 
@@ -14,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import default
+from emo_jax import processes
 from emo_jax.models import rbm
 from emo_jax.models.dropout import dropout
 from emo_jax.training import autoencoder, contrastive, loop, modalities, parallel, rngs, supervised
@@ -34,7 +34,7 @@ class Losses(list):
 
 def watched() -> tuple[Losses, loop.Watch]:
   losses = Losses()
-  return losses, loop.Watch(losses, lambda steps: None, log_every=10, save_every=1000)
+  return losses, loop.Watch(losses, lambda *done: None, log_every=10, save_every=1000)
 
 
 def uniform_draws() -> dict[str, np.ndarray]:
@@ -43,7 +43,8 @@ def uniform_draws() -> dict[str, np.ndarray]:
   draw = lambda key, batch: jax.vmap(jax.random.uniform)(rngs.row_keys(key, 3, batch['row']))
   rows = np.zeros(parallel.rows_a_step(ROWS), np.int32)
   rows[:ROWS] = [4, 0, 5, 2, 1, 3]
-  return {'uniform': parallel.predict_step(draw)(parallel.replicate(key), parallel.shard({'row': rows}))[:ROWS]}
+  drawn = parallel.predict_step(draw)(parallel.replicate(key), parallel.shard({'row': parallel.own(rows)}))
+  return {'uniform': drawn[:ROWS]}
 
 
 def rbm_config(*, persistent: bool) -> Any:
@@ -79,8 +80,9 @@ def last_row() -> dict[str, np.ndarray]:
     params = rbm.init(jax.random.key(0), 20, 10, scale=0.1)
     state = contrastive.initial_state(params, config=config, epoch_steps=1)
     state, key = parallel.replicate((state, rngs.stream(0, 'cd')))
-    batch = {'input': data, 'mask': np.ones(8, np.float32), 'row': np.arange(8, dtype=np.int32)}
-    state, sums = step(state, parallel.shard({**batch, 'chain': batch['row']}), key)
+    numbers = np.arange(8, dtype=np.int32)
+    batch = {'input': data, 'mask': np.ones(8, np.float32), 'row': numbers, 'chain': numbers}
+    state, sums = step(state, parallel.shard(parallel.own(batch)), key)
     return np.append(np.asarray(state['params']['weights']).ravel(), sums['reconstruction_error'])
 
   changed = data.copy()
@@ -154,12 +156,22 @@ def refusal() -> dict[str, np.ndarray]:
   return {'refusal': np.array('')}
 
 
+def votes() -> dict[str, np.ndarray]:
+  """What comes of six votes: of all no, of the last process's yes at the third."""
+  vote, last = parallel.agreement(), processes.number() == processes.count() - 1
+  return {'votes': np.array([vote(turn == 2 and last) for turn in range(6)])}
+
+
 def main() -> None:
-  with tempfile.TemporaryDirectory() as name:
-    folder = pathlib.Path(name)
+  result = pathlib.Path(sys.argv[1])
+  coordinator, count, number = sys.argv[2:] or ('', '0', '-1')
+  processes.start(autodetect=False, coordinator=coordinator, count=int(count), number=int(number))
+  folder = result.with_suffix('')
+  with processes.ending():
     found = {**uniform_draws(), **rbms(folder / 'rbm'), **last_row(), **fine_tuned(folder / 'tune')}
-    found |= {**supervised_steps(folder / 'audio'), **in_parts(folder / 'parts'), **refusal()}
-  np.savez(sys.argv[1], devices=parallel.device_count(), rows=parallel.rows_a_step(ROWS), **found)
+    found |= {**supervised_steps(folder / 'audio'), **in_parts(folder / 'parts'), **refusal(), **votes()}
+    if processes.lead():
+      np.savez(result, devices=parallel.device_count(), rows=parallel.rows_a_step(ROWS), **found)
 
 
 if __name__ == '__main__':

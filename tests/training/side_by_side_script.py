@@ -28,7 +28,7 @@ def main() -> None:
   config, found = default.get_config().fusion.rbm, {}
   config.update({'batch': 6, 'epochs': 3, 'average_epochs': 1, 'init_scale': 0.1, 'persistent': True})
   layer, texts = contrastive.build_layer(10, rbm.Units('bernoulli', 'bernoulli'), config), []
-  watch = loop.Watch(Nothing(), lambda steps: None, log_every=4, save_every=1000)
+  watch = loop.Watch(Nothing(), lambda *done: None, log_every=4, save_every=1000)
 
   def step(*of: object) -> tuple:
     if not texts:

@@ -40,6 +40,16 @@ def train(
   return autoencoder.train(stack, kinds, data, iterations=iterations, name='tune', folder=folder, watch=watch)
 
 
+def test_what_is_not_finite_stops_it_and_leaving_it_out_is_no_way_out(tmp_path: pathlib.Path, watch: Callable) -> None:
+  bad = DATA.copy()
+  bad[3, 2] = np.nan
+  with pytest.raises(FloatingPointError, match='tune: reconstruction_error became nan at step 0'):
+    train(tmp_path / 'stop', watch(), data=bad)
+  of = {'iterations': 20, 'name': 'tune', 'watch': watch(), 'nonfinite': 'skip'}
+  with pytest.raises(FloatingPointError, match=r'became nan at step 9.* updates of 10 steps'):
+    autoencoder.train(STACK, TWO, bad, folder=tmp_path / 'skip', **of)
+
+
 def errors(lines: Callable[[], list[dict]]) -> np.ndarray:
   return np.array([line['reconstruction_error'] for line in lines() if line['train'] == 'tune'])
 

@@ -240,6 +240,30 @@ def test_values_that_are_not_finite_stop_the_training(tmp_path: pathlib.Path, wa
     train(tmp_path / 'c', watch(), data)
 
 
+@pytest.mark.parametrize('persistent', [False, True])
+def test_an_update_left_out_leaves_no_trace(
+  tmp_path: pathlib.Path, watch: Callable, lines: Callable, persistent: bool
+) -> None:
+  """As if the batch had not been there: the state before it, chains and average too, but for its number."""
+  settings, watching = config(persistent=persistent, shuffled=False, epochs=2), watch(log_every=1)
+  layer = contrastive.build_layer(3, TOYS['bernoulli'], settings, nonfinite='skip')
+  bad = DATA.copy()
+  bad[5] = np.nan  # of the second batch
+  of = {'config': settings, 'seed': 0, 'names': NAMES, 'name': 'rbm', 'size': parallel.rows_a_step(4)}
+  course = contrastive.plan(bad, NOBODY, layer, **of, watch=watching)
+  state, key = parallel.replicate((jax.device_get(course.state), course.key))
+  taken = []
+  for number in range(3):
+    state, sums = layer.step(state, parallel.shard(course.batch_at(number)), key)
+    taken.append(jax.device_get((state, sums)))
+  assert [float(sums['skipped']) for _, sums in taken] == [0, 1, 0]
+  first, second, third = (of_step for of_step, _ in taken)
+  assert (first.pop('step'), second.pop('step'), third.pop('step')) == (1, 2, 3)
+  same = lambda one, other: all(map(np.array_equal, jax.tree.leaves(one), jax.tree.leaves(other)))
+  assert same(first, second) and not same(second['params'], third['params'])
+  assert ('chains' in first) == persistent
+
+
 def states(units: int) -> np.ndarray:
   return np.array(list(itertools.product((0.0, 1.0), repeat=units)))
 

@@ -203,11 +203,23 @@ def test_a_number_that_is_not_finite_stops_the_training(
     batch['params'][0] = bad if number == 5 else batch['params'][0]
     return batch
 
-  with pytest.raises(FloatingPointError, match=rf'toy: value became {bad} at step 5; lower the learning rate'):
+  with pytest.raises(FloatingPointError, match=rf'toy: value became {bad} at step 5.*a lower learning rate'):
     fit(tmp_path / 'c', (watching := watch(log_every=4, save_every=6)), batch_at=breaks)
   watching.metrics.flush()
   assert [line['step'] for line in lines()] == [0, 1, 2, 3, 4]
   assert not [path for path in (tmp_path / 'c').iterdir() if path.name == '6']  # a broken state is never saved
+
+
+def test_an_epochs_end_sees_no_broken_state(tmp_path: pathlib.Path, watch: Callable) -> None:
+  def breaks(number: int) -> dict[str, np.ndarray]:
+    return {'params': batch_at(number)['params'] * (np.nan if number == 5 else 1)}
+
+  ends = []
+  with pytest.raises(FloatingPointError, match='at step 5'):
+    fit(
+      tmp_path / 'c', watch(log_every=100), breaks, epoch_steps=3, after_epoch=lambda done, of: ends.append(done) or of
+    )
+  assert ends == [3]
 
 
 def test_nothing_crosses_between_host_and_device_unasked(

@@ -1,5 +1,7 @@
 """Tests of learning from labels: against softmax regression in numpy, resuming, statistics, prediction."""
 
+import dataclasses
+import json
 import pathlib
 import threading
 import types
@@ -27,6 +29,16 @@ def linear(variables: dict, x: jax.Array, keys: jax.Array | None) -> tuple[jax.A
 
 def noisy(variables: dict, x: jax.Array, keys: jax.Array | None) -> tuple[jax.Array, jax.Array]:
   return linear(variables, dropout(x, 0.3, keys, 0), keys)
+
+
+LOUD = types.SimpleNamespace(**{**SGD, 'lr': 3e38})
+
+
+def poisoned(row: int) -> supervised.Read:
+  """INPUT, one row of which is no number."""
+  data = INPUT.copy()
+  data[row, 1] = np.nan
+  return data.__getitem__
 
 
 NOISY = supervised.build(noisy, jnp.asarray, OPTIM)
@@ -88,7 +100,9 @@ def test_batches_taken_in_parts_have_the_same_draws(
 
 
 def test_batches_taken_in_parts_need_less_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-  model, mapped, sum_step = C3D(CLASSES, width=1 / 16), [], parallel.sum_step
+  model, mapped, pmap = C3D(CLASSES, width=1 / 16), [], jax.pmap
+  monkeypatch.setattr(parallel, '_mapped', lambda step, **of: pmap(step, axis_name=parallel.AXIS, **of))
+  sum_step = parallel.sum_step
   monkeypatch.setattr(parallel, 'sum_step', lambda step: mapped.append(sum_step(step)) or mapped[-1])
   for parts in (1, 4):
     supervised.build(lambda of, x, keys: model.apply(of['params'], x / 255), jnp.asarray, OPTIM, accumulate=parts)
@@ -210,9 +224,91 @@ def test_draws_hang_on_seed_and_names(tmp_path: pathlib.Path, watch: Callable) -
 
 
 def test_a_diverging_training_is_stopped_with_its_name(tmp_path: pathlib.Path, watch: Callable) -> None:
-  factors = iter([1, 1, 1, np.nan])
-  with pytest.raises(FloatingPointError, match=r'toy: loss became nan at step 3; lower the learning rate'):
-    train(NOISY, tmp_path / 'c', watch(), read=lambda rows: INPUT[rows] * np.float32(next(factors)))
+  with pytest.raises(FloatingPointError, match=r'toy: parameters became inf at step 0, of .*a lower learning rate'):
+    train(supervised.build(noisy, jnp.asarray, LOUD), tmp_path / 'c', watch(log_every=4), optim_config=LOUD)
+
+
+@pytest.mark.parametrize('parts', [1, 2])
+def test_a_row_that_is_not_finite_is_named_with_its_step_and_its_batch(
+  tmp_path: pathlib.Path, watch: Callable, lines: Callable, parts: int
+) -> None:
+  read = poisoned(6)
+  rows_at = batches.shuffled_rows(COUNT, 4, padded_to=4, seed=0, names=('toy',))
+  step, rows = next((n, rows_at(n)[0]) for n in range(3) if 6 in rows_at(n)[0])
+  watching = dataclasses.replace(watch(log_every=100, save_every=2), workdir=tmp_path)
+  with pytest.raises(FloatingPointError, match=rf'toy: loss became nan at step {step}, of .*the very input of 6:'):
+    train(supervised.build(linear, jnp.asarray, OPTIM, accumulate=parts), tmp_path / 'c', watching, read=read)
+  told = json.loads((tmp_path / 'bad_batch.json').read_text())
+  assert (told['train'], told['step'], told['what'], told['value']) == ('toy', step, 'loss', 'nan')
+  assert {row['row']: row['input_finite'] for row in told['rows']} == {int(row): row != 6 for row in rows}
+  assert [line['step'] for line in lines()] == list(range(step))
+
+
+@pytest.mark.parametrize('parts', [1, 2])
+def test_updates_left_out_leave_no_trace(
+  tmp_path: pathlib.Path, watch: Callable, lines: Callable, capsys: pytest.CaptureFixture, parts: int
+) -> None:
+  """As in numpy, where the batch with the broken row is passed over; momentum and the epoch's sums too."""
+  network = supervised.build(linear, jnp.asarray, OPTIM, accumulate=parts, nonfinite='skip')
+  watching = dataclasses.replace(watch(save_every=2), workdir=tmp_path)
+  got = train(network, tmp_path / 'c', watching, read=poisoned(6), held=held_rows(), epochs=3)['params']
+  rows_at = batches.shuffled_rows(COUNT, 4, padded_to=4, seed=0, names=('toy',))
+  want = {name: x.astype(np.float64) for name, x in start()['params'].items()}
+  velocity, states, skipped = {name: np.zeros_like(x) for name, x in want.items()}, [], []
+  for step in range(9):
+    rows, mask = rows_at(step)
+    rows = rows[mask > 0]
+    if 6 in rows:
+      skipped.append(step)
+    else:
+      x, truth = INPUT[rows], np.eye(CLASSES)[LABELS[rows]]
+      p = softmax(x @ want['kernel'] + want['bias'])
+      gradient = {'kernel': x.T @ (p - truth) / len(rows) + 0.01 * want['kernel'], 'bias': (p - truth).mean(0)}
+      for name in want:
+        velocity[name] = 0.9 * velocity[name] - 0.2 * gradient[name]
+        want[name] = want[name] + velocity[name]
+    if step % 3 == 2:
+      states.append(dict(want))
+  steps = [line for line in lines() if line['train'] == 'toy']
+  assert len(skipped) == 3 and [line['step'] for line in steps if line['skipped']] == skipped
+  assert all((line['loss'] is None) == bool(line['skipped']) for line in steps)
+  assert all(line['train_loss'] > 0 for line in lines() if line['train'] == 'toy/epochs')  # of the other steps
+  assert any(
+    all(np.allclose(got[name], state[name], rtol=1e-4, atol=1e-5) for name in got) for state in states
+  )  # the best epoch's
+  few = ', '.join(map(str, skipped))
+  assert f'toy: 3 of 9 updates were not finite and left out (steps {few})' in capsys.readouterr().err
+  note = json.loads((tmp_path / 'provenance.jsonl').read_text())
+  assert note == {'event': 'skipped', 'train': 'toy', 'updates': 9, 'steps': skipped}
+
+
+def test_a_training_without_one_good_update_stops_all_the_same(tmp_path: pathlib.Path, watch: Callable) -> None:
+  network = supervised.build(linear, jnp.asarray, LOUD, nonfinite='skip')
+  with pytest.raises(FloatingPointError, match=r'parameters became inf at step 9, of .* updates of 10 steps had been'):
+    train(network, tmp_path / 'c', watch(), optim_config=LOUD)
+  with pytest.raises(FloatingPointError, match=r'at step 2, of .* updates of 3 steps had been'):  # all of 3
+    train(network, tmp_path / 'd', watch(), optim_config=LOUD, epochs=1)
+
+
+def test_a_training_that_skips_nothing_ends_in_the_same_bytes(tmp_path: pathlib.Path, watch: Callable) -> None:
+  skipping = supervised.build(noisy, jnp.asarray, OPTIM, nonfinite='skip')
+  one, other = (train(network, tmp_path / str(i), watch()) for i, network in enumerate((NOISY, skipping)))
+  for name in ('kernel', 'bias'):
+    assert one['params'][name].tobytes() == other['params'][name].tobytes()
+
+
+def test_norms_are_those_of_the_gradient_and_of_the_new_parameters(
+  tmp_path: pathlib.Path, watch: Callable, lines: Callable
+) -> None:
+  plain = types.SimpleNamespace(**{**SGD, 'momentum': 0.0, 'weight_decay': 0.0})
+  got = train(supervised.build(linear, jnp.asarray, plain), tmp_path / 'c', watch(), optim_config=plain, epochs=1)
+  whole = lambda params: np.concatenate([np.ravel(params[name]) for name in ('kernel', 'bias')])
+  written = lines()
+  assert np.isclose(written[-1]['parameter_norm'], np.linalg.norm(whole(got['params'])), rtol=1e-5)
+  rows, _ = batches.shuffled_rows(COUNT, 4, padded_to=4, seed=0, names=('toy',))(0)
+  p, truth = softmax(INPUT[rows] @ start()['params']['kernel']), np.eye(CLASSES)[LABELS[rows]]
+  gradient = {'kernel': INPUT[rows].T @ (p - truth) / 4, 'bias': (p - truth).mean(0)}
+  np.testing.assert_allclose(written[0]['gradient_norm'], np.linalg.norm(whole(gradient)), rtol=1e-4)
 
 
 @pytest.mark.parametrize('batch', [1, 4, 11, 20])
