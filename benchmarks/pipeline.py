@@ -87,7 +87,7 @@ def seconds_in_fit(trial: Trial, read: Any, folder: pathlib.Path) -> float:
 
   ticks: list[float] = []
 
-  def tick(_: int) -> None:
+  def tick(*_: float) -> None:
     ticks.append(time.perf_counter())
     if len(ticks) == 3:  # the first one was that of the start
       raise _Enough
