@@ -210,8 +210,8 @@ def get_config() -> ml_collections.ConfigDict:
       # Folds at work at once, where one is too small to fill the machine: several processes are dealt into as many
       # teams, and what a team still has more than one of are RBMs trained as one program (on CPU no gain).
       'parallel': {'folds': 1},
-      # NaN or infinity in a loss or gradient: stop, with the batch's clips in bad_batch.json, or skip (the update is left
-      # out and counted).
+      # NaN or infinity in a loss, a gradient or parameters: stop, with the batch's clips in bad_batch.json; skip (the
+      # update is left out and counted, but no ten in a row).
       'nonfinite': 'stop',
       'log': {'every': 10},  # steps between fetches of metrics
       'save': {'every': 200},  # steps between checkpoints

@@ -103,13 +103,11 @@ def run_alone(config: Any, workdir: str, *, profile: bool = False) -> None:
     Unusable: what it cannot be run with.
   """
   folder = pathlib.Path(workdir).absolute()
-  result, page_there = folder / 'report.json', (folder / 'report' / 'index.html').exists()
-  before = result.read_bytes() if result.exists() and page_there else None
   x = experiment.set_up(config, workdir)
   x.profile = profile
 
   def write_page() -> None:
-    if result.read_bytes() != before:
+    if not (folder / 'report' / 'index.html').exists():  # it goes with the result that it was of
       of_page = _anchored(config, folder)
       if set(FUSED_OR_JOINED) <= set(config.methods):
         of_page.sweep.contrasts = (FUSED_OR_JOINED,)

@@ -187,8 +187,11 @@ def write(x: Experiment) -> None:
     'configurations_judged_on_held': looks('held'),
     'methods': {method: judge_method(x, scores, method) for method in x.config.methods},
   }
-  with files.whole(x.workdir / 'report.json') as file:
-    file.write(json.dumps(result, indent=1) + '\n')
+  text, path = json.dumps(result, indent=1) + '\n', x.workdir / 'report.json'
+  if not path.exists() or path.read_text() != text:
+    (x.workdir / 'report' / 'index.html').unlink(missing_ok=True)  # the page of another result
+    with files.whole(path) as file:
+      file.write(text)
   stands = standing(result['protocol'], leaks_allowed=result['leaks_allowed'])
   for method, of_method in result['methods'].items():
     path, title = x.workdir / f'confusion_{method}.png', f'{method}, {stands}'
