@@ -13,7 +13,7 @@ test: .venv/installed
 	$(BIN)/mypy
 	$(BIN)/pytest -m 'not kill and not slow' -n 2 --dist loadscope --no-loadscope-reorder --cov --cov-report=term
 
-# SIGKILLs a real run in the middle of every stage; a few minutes.
+# Real runs that are killed, stopped, starved of disk, lose a host, in every stage; most of an hour.
 test-kill: .venv/installed
 	$(BIN)/pytest -m kill
 
@@ -28,6 +28,8 @@ benchmarks: .venv/installed
 	$(BIN)/python -m benchmarks.rbm
 	$(BIN)/python -m benchmarks.prepare
 	$(BIN)/python -m benchmarks.folds
+	$(BIN)/python -m benchmarks.overhead
+	$(BIN)/python -m benchmarks.scaling
 
 .venv/installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
