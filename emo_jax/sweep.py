@@ -226,6 +226,7 @@ def _run_cell(config: Any, workdir: str) -> _Outcome:
       if len(processes.team()) > 1 and not isinstance(error.__cause__, FloatingPointError):
         raise  # perhaps it is the trouble of this process alone, and others wait for it in the middle of the cell
       reason = str(error)
+      print(f'failed: {reason}', file=sys.stderr)
     except Exception as error:  # whatever it is, the other cells are not the worse for it
       if len(processes.team()) > 1:
         raise

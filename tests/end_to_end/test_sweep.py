@@ -16,6 +16,7 @@ from emo_jax import contenders, sweep
 from tests import tiny
 
 SHARED = ('prepare', 'store', 'audio_net', 'visual_net', 'features')
+NOT_FINITE = 'fusion/fold_0/rbm0: parameters became inf at step 0'
 BROKEN = [f'broken/{protocol}_nets0_seed{seed}' for protocol in ('inductive', 'transductive') for seed in (0, 1)]
 DONE = [
   *(f'dbn/{protocol}_nets0_seed{seed}' for protocol in ('inductive', 'transductive') for seed in (0, 1)),
@@ -93,9 +94,9 @@ def test_a_variant_that_fails_is_named_and_the_others_go_on(finished):
   workdir, done = finished
   assert done.returncode == 1
   for name in BROKEN:
-    assert re.search(rf'^{name}: failed: FloatingPointError: fusion/fold_0/rbm0', done.stdout, re.MULTILINE)
-    assert re.search(rf'^failed: {name}: FloatingPointError', done.stderr, re.MULTILINE)
-    assert 'Traceback' in (workdir / 'cells' / name / 'log.txt').read_text()
+    assert re.search(rf'^{name}: failed: {NOT_FINITE}', done.stdout, re.MULTILINE)
+    assert re.search(rf'^failed: {name}: {NOT_FINITE}', done.stderr, re.MULTILINE)
+    assert re.search(rf'^failed: {NOT_FINITE}', (workdir / 'cells' / name / 'log.txt').read_text(), re.MULTILINE)
   for name in DONE:
     assert re.search(rf'^{name}: \d+\.\d s$', done.stdout, re.MULTILINE)
   assert 'Traceback' not in done.stdout + done.stderr
@@ -165,7 +166,7 @@ def test_on_dask_it_gives_the_same_numbers(finished, sweeping, run, tmp_path):
   with_networks(finished[0], tmp_path)
   done = run(sweeping(tmp_path, 'executor.backend=dask', 'executor.workers=2'))
   assert done.returncode == 1, done.stderr
-  assert all(f'{name}: failed: FloatingPointError' in done.stdout for name in BROKEN)
+  assert all(f'{name}: failed: {NOT_FINITE}' in done.stdout for name in BROKEN)
   same_numbers(tmp_path, finished[0])
 
 

@@ -46,6 +46,7 @@ def test_one_process_killed_while_training_ends_the_other_and_both_go_on(pod, cl
   started = run()
   seconds = strike(started, 1, signal.SIGKILL, tmp_path / 'w' / 'stages', TRAINING)
   assert started[0].returncode == processes.LOST and seconds < 20
+  assert started[1].wait(timeout=60) == -signal.SIGKILL
   lead, _ = printed(tmp_path / 'logs')
   assert f'process 0: process 1 of 2 has ended before its time; see its own output. This one ends too: {SAID}' in lead
   assert 'Traceback' not in lead

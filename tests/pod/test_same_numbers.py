@@ -48,7 +48,7 @@ def test_two_processes_with_two_devices_give_what_one_device_gives(paired, unbro
     assert losses(paired, stage) == pytest.approx(losses(unbroken, stage), abs=1e-4)
   made = stages.executions(paired / 'stages')
   assert len(made) == len({(line['stage'], line['digest']) for line in made})
-  assert {line['digest'] for line in made} == {line['digest'] for line in stages.executions(unbroken / 'stages')}
+  assert {line['digest'] for line in made} <= {line['digest'] for line in stages.executions(unbroken / 'stages')}
   started = json.loads((paired / 'provenance.jsonl').read_text().splitlines()[0])
   assert started['devices']['processes'] == 2 and started['devices']['devices'] == 4
   assert 'unseen speakers' in printed[0] and 'unseen speakers' not in printed[1]

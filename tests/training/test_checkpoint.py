@@ -17,6 +17,10 @@ import pytest
 
 from emo_jax.training import checkpoint
 
+# Where a save or a restore fails, Orbax's other threads find its event loop closed, and say so at any time: launch.py
+# keeps that from the user.
+pytestmark = pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
+
 
 def tree(number: float) -> dict:
   return {
@@ -223,11 +227,6 @@ def files_end_at(size: int) -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-# Orbax's threads that have not failed find its event loop closed, and say so: launch.py keeps that from the user.
-loop_is_closed = pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
-
-
-@loop_is_closed
 def test_a_save_that_fails_in_the_background_is_an_error_of_the_machine(tmp_path: pathlib.Path) -> None:
   with (
     pytest.raises(OSError, match='File too large') as failure,
@@ -247,7 +246,6 @@ def test_a_save_that_fails_in_the_background_is_an_error_of_the_machine(tmp_path
   assert not (tmp_path / 'done').exists()
 
 
-@loop_is_closed
 def test_a_save_that_fails_does_not_hide_why_a_training_ended(tmp_path: pathlib.Path) -> None:
   with pytest.raises(KeyError, match='why'), files_end_at(10_000), checkpoint.checkpoints(tmp_path / 'c') as saved:
     saved.save(3, large(3))
