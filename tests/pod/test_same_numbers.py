@@ -64,7 +64,7 @@ def test_teams_that_share_the_folds_give_the_same_bytes(pod, clips, unbroken, tm
 
 @pytest.mark.kill
 def test_a_checkpoint_goes_on_in_another_topology(pod, command, clips, unbroken, environment, tmp_path):
-  run = subprocess.Popen(command(tmp_path / 'w', f'data.root={clips}'), stderr=subprocess.PIPE, env=environment)
+  run = subprocess.Popen(command(tmp_path / 'w', f'data.root={clips}'), stderr=subprocess.DEVNULL, env=environment)
   while run.poll() is None and not list(
     (tmp_path / 'w').glob('stages/visual_net/*.partial/scratch/checkpoints/[0-9]*')
   ):
