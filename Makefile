@@ -13,7 +13,7 @@ test: .venv/installed
 	$(BIN)/mypy
 	$(BIN)/pytest -m 'not kill and not slow' -n 2 --dist loadscope --no-loadscope-reorder --cov --cov-report=term
 
-# Real runs that are killed, stopped, starved of disk, lose a host, in every stage; most of an hour.
+# Real runs that are killed, stopped, starved of disk, lose a host, in every stage; long.
 test-kill: .venv/installed
 	$(BIN)/pytest -m kill
 

@@ -43,6 +43,23 @@ def _free(place: pathlib.Path) -> int:
   return shutil.disk_usage(place).free
 
 
+def by_lead(workdir: pathlib.Path, call: Callable[[], object]) -> None:
+  """What the lead alone does in a work directory. What is wrong with that, all processes of the team are told.
+
+  Raises:
+    Unusable: that.
+  """
+
+  def called() -> None:
+    with explained(workdir):
+      call()
+
+  try:
+    processes.by_lead(called)
+  except ValueError as error:
+    raise Unusable(str(error)) from error
+
+
 @contextlib.contextmanager
 def holding(workdir: pathlib.Path) -> Iterator[None]:
   """Within the context no other run has the work directory. In several processes all call it, and the lead has it.
@@ -51,15 +68,7 @@ def holding(workdir: pathlib.Path) -> Iterator[None]:
     Unusable: another run has it.
   """
   with contextlib.ExitStack() as stack:
-
-    def lock() -> None:
-      with explained(workdir):
-        stack.enter_context(provenance.locked(workdir))
-
-    try:
-      processes.by_lead(lock)
-    except ValueError as error:
-      raise Unusable(str(error)) from error
+    by_lead(workdir, lambda: stack.enter_context(provenance.locked(workdir)))
     yield
 
 

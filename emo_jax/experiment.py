@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from emo_jax import checks, contenders, faults, files, processes, provenance
-from emo_jax.context import Experiment, Unusable, explained
+from emo_jax.context import Experiment, Unusable, by_lead, explained
 from emo_jax.corpora import baum1s, cremad, demo, enterface05, java_sed, manifest, ravdess, rml, savee
 from emo_jax.corpora import clip as clip_list
 from emo_jax.evaluation import leaks, splits
@@ -92,15 +92,11 @@ def set_up(config: Any, workdir: str) -> Experiment:
   x = look_over(config, workdir)
 
   def claim() -> None:
-    with explained(x.workdir):
-      x.workdir.mkdir(parents=True, exist_ok=True)
-      provenance.claim(x.workdir, _recorded(x))
-      splits.write(x.workdir / 'split.json', x.split)
+    x.workdir.mkdir(parents=True, exist_ok=True)
+    provenance.claim(x.workdir, _recorded(x))
+    splits.write(x.workdir / 'split.json', x.split)
 
-  try:
-    processes.by_lead(claim)
-  except ValueError as error:
-    raise Unusable(str(error)) from error
+  by_lead(x.workdir, claim)
   return x
 
 

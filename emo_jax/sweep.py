@@ -21,7 +21,7 @@ from typing import Any
 import tqdm
 
 from emo_jax import experiment, memory, processes, provenance, stages, summary
-from emo_jax.context import Experiment, Unusable, explained, holding
+from emo_jax.context import Experiment, Unusable, by_lead, holding
 from emo_jax.evaluation import normalise
 from emo_jax.evaluation.leaks import counted
 from emo_jax.frontend import decoder, workers
@@ -66,14 +66,10 @@ def run(config: Any, workdir: str, *, dry_run: bool = False) -> int:
   started = provenance.facts()
 
   def claim() -> None:
-    with explained(folder):
-      folder.mkdir(parents=True, exist_ok=True)
-      provenance.claim(folder, config.to_dict())
+    folder.mkdir(parents=True, exist_ok=True)
+    provenance.claim(folder, config.to_dict())
 
-  try:
-    processes.by_lead(claim)
-  except ValueError as error:
-    raise Unusable(str(error)) from error
+  by_lead(folder, claim)
   with holding(folder):
     provenance.note(folder, event='start', **started)
     return _run(config, folder, wanted, experiments)

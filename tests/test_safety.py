@@ -372,13 +372,18 @@ LISTS = {
 }
 
 
-@pytest.mark.parametrize('name', LISTS)
-def test_a_film_that_names_other_files_opens_none(tmp_path: pathlib.Path, opened: Opened, name: str) -> None:
-  (tmp_path / name).write_text(LISTS[name])
-  others = [tmp_path / 'other.mp4', tmp_path / 'clip1.png']
+def laid(folder: pathlib.Path, name: str, opened: Opened) -> list[Callable[[], bool]]:
+  """Puts a list and what it names into a folder; of each of these, whether it was opened."""
+  (folder / name).write_text(LISTS[name])
+  others = [folder / 'other.mp4', folder / 'clip1.png']
   for other in others:
     other.write_bytes(bytes(5000))
-  asked = [opened(other) for other in others]
+  return [opened(other) for other in others]
+
+
+@pytest.mark.parametrize('name', LISTS)
+def test_a_film_that_names_other_files_opens_none(tmp_path: pathlib.Path, opened: Opened, name: str) -> None:
+  asked = laid(tmp_path, name, opened)
   with pytest.raises(media.UnreadableMedia, match=re.escape(name)):
     list(media.frames(str(tmp_path / name)))
   assert not any(ask() for ask in asked)
@@ -388,11 +393,7 @@ def test_a_film_that_names_other_files_opens_none(tmp_path: pathlib.Path, opened
 def test_ffmpeg_itself_opens_them(tmp_path: pathlib.Path, opened: Opened, name: str) -> None:
   import av
 
-  (tmp_path / name).write_text(LISTS[name])
-  others = [tmp_path / 'other.mp4', tmp_path / 'clip1.png']
-  for other in others:
-    other.write_bytes(bytes(5000))
-  asked = [opened(other) for other in others]
+  asked = laid(tmp_path, name, opened)
   with contextlib.suppress(av.error.FFmpegError):
     av.open(str(tmp_path / name)).close()
   assert any(ask() for ask in asked)
