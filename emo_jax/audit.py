@@ -15,10 +15,8 @@ Exit status: 0 without leaks (warnings do not count), 1 with a leak, 2 for input
 of the audit's own, with its traceback.
 """
 
-import dataclasses
 import hashlib
 import io
-import json
 import pathlib
 import sys
 import tempfile
@@ -27,15 +25,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import joblib
-import ml_collections
 import numpy as np
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from emo_jax import command_line, experiment, fitted, provenance
-from emo_jax.context import Experiment, Unusable
+from emo_jax import command_line, finished, fitted
+from emo_jax.context import Unusable
 from emo_jax.corpora import clip as clip_list
-from emo_jax.corpora import demo, lists
+from emo_jax.corpora import lists
 from emo_jax.corpora.clip import Clip
 from emo_jax.evaluation import folds, leaks, splits
 from emo_jax.evaluation.leaks import Finding, counted
@@ -112,62 +109,10 @@ def _unchecked(findings: Sequence[Finding]) -> list[str]:
   return [finding.check for finding in findings if finding.check in leaks.LEFT_OUT and finding.verdict == 'SKIPPED']
 
 
-def _recorded(config: Any, workdir: str) -> Any:
-  """The config of a work directory.
-
-  Raises:
-    Unusable: it has none, or `config` is given and is another one.
-  """
-  folder = pathlib.Path(workdir)
-  try:
-    saved = json.loads((folder / 'config.json').read_text())
-    splits.load(folder / 'split.json')
-    if not isinstance(saved, dict):
-      raise ValueError('config.json holds no object')
-    if config is None:
-      return ml_collections.ConfigDict(saved)
-    provenance.claim(folder, config.to_dict())
-  except (OSError, ValueError) as error:
-    raise Unusable(f'{workdir} is no work directory of this experiment: {error}') from error
-  return config
-
-
-def open_experiment(config: Any, workdir: str | None) -> Experiment:
-  """The experiment of a config, or with its recorded split the one of a work directory, leaks or not.
-
-  Raises:
-    Unusable: neither can be used. Its cause is a folds.Leak where that is why.
-  """
-  config = _recorded(config, workdir) if workdir else config
-  free = ml_collections.ConfigDict(config.to_dict()).lock()
-  try:
-    free.data.allow_leaks = True
-    if workdir:
-      free.data.update({'rule': 'file', 'split': str(pathlib.Path(workdir, 'split.json'))})
-    _refuse_unmade(free.data)
-    x = experiment.look_over(free, workdir or '.')
-  except (AttributeError, KeyError, TypeError) as error:  # a field that is not there, or holds something else
-    told = f'made by another version of this project: its config does not fit this one ({error})'
-    raise Unusable(f'{workdir or "--config"}: {told}') from error
-  except Unusable as error:
-    if not workdir or pathlib.Path(config.data.root).is_absolute():
-      raise
-    told = f'{error} (config.data.root={config.data.root} is relative to the folder of that run: audit it from there)'
-    raise Unusable(told) from error.__cause__
-  return dataclasses.replace(x, config=config)
-
-
-def _refuse_unmade(data: Any) -> None:
-  """Refuses a demo corpus that is not there: reading it would make it."""
-  wanted = data.demo.speakers * data.demo.takes * len(demo.EMOTIONS)
-  if data.corpus == 'demo' and (there := len([*pathlib.Path(data.root).glob('*/*.mp4')])) < wanted:
-    raise Unusable(f'{data.root} holds {there} of the {wanted} films of the demo corpus: run the experiment first')
-
-
 def audit_experiment(config: Any, workdir: str | None) -> tuple[str, list[Finding]]:
   """Audits the split of an experiment, and with a work directory what was fitted there."""
   try:
-    x = open_experiment(config, workdir)
+    x = finished.open_experiment(config, workdir)
   except Unusable as error:
     if isinstance(error.__cause__, folds.Leak):
       return 'a split that cannot be dealt', [Finding('speakers', 'LEAK', str(error))]
@@ -178,7 +123,7 @@ def audit_experiment(config: Any, workdir: str | None) -> tuple[str, list[Findin
     _refuse_unseen(found, f'config.data.root={config.data.root}', x.clips)
   found += _protocol(x.config)
   if workdir:
-    fitted.reopen(x)
+    finished.reopen(x)
     found += fitted.findings(x)
   speakers = len({clip.speaker for clip in x.clips})
   counts = ((len(x.clips), 'clip'), (speakers, 'speaker'), (len(x.folds), 'fold'))

@@ -14,43 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from emo_jax.context import Experiment, Unusable
+from emo_jax.context import Experiment
 from emo_jax.evaluation import svm
 from emo_jax.evaluation.leaks import EXAMPLES, Finding, counted
 from emo_jax.models import dbn
-from emo_jax.steps import decide, fusion, networks, prepare, start
+from emo_jax.steps import decide, fusion, networks, start
 from emo_jax.training import checkpoint
 
 Arrays = dict[str, np.ndarray]
 EXACT, SUMMED = 1e-6, 1e-4  # of the largest value; sums over clips hang on the number of devices
 SOLVED = 5e-3  # LIBSVM ends near the optimum: features off by 1e-7 move it by 6e-4, one more of 1000 clips by 2e-2
-
-
-def reopen(x: Experiment) -> None:
-  """Finds the folders and the store that a finished experiment has used.
-
-  Raises:
-    Unusable: it is not finished, or not whole any more.
-  """
-  try:
-    made = json.loads((x.workdir / 'stages.json').read_text())
-    x.made = {stage: [x.cache / folder for folder in folders] for stage, folders in made.items()}
-    for stage, folders in x.made.items():
-      if len(folders) != (1 if stage in ('prepare', 'handcrafted') else len(x.folds)):
-        raise ValueError(f'stages.json has {len(folders)} folders of {stage}')
-      if gone := [str(folder) for folder in folders if not folder.is_dir()]:
-        raise ValueError(f'{gone[0]} is gone')
-    x.records = json.loads((x.made['prepare'][0] / 'index.json').read_text())
-    prepare.open_store(x)
-  except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
-    cache = x.config.cache
-    here = (
-      f'; config.cache={cache} is relative to the folder of that run'
-      if cache and not pathlib.Path(cache).is_absolute()
-      else ''
-    )
-    told = f'{x.workdir} holds no finished experiment ({type(error).__name__}: {error}{here})'
-    raise Unusable(f'{told}: run the experiment again, to its end, then audit it') from error
 
 
 def findings(x: Experiment) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from emo_jax import experiment, files, fitted, provenance, stages
+from emo_jax import experiment, files, finished, provenance, stages
 from emo_jax.context import Unusable
 from emo_jax.grid import Cell, judged
 from emo_jax.report import cells as report_cells
@@ -47,7 +47,7 @@ def _insight(cell: Cell, method: str, folder: pathlib.Path) -> dict[str, Any]:
   workdir = cell.within(folder)
   x = experiment.look_over(cell.config, str(workdir))
   try:
-    fitted.reopen(x)
+    finished.reopen(x)
   except Unusable as error:
     print(f'report: no curves and no pictures: {error}', file=sys.stderr)
     return {}

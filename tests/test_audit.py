@@ -19,6 +19,7 @@ from emo_jax import audit, fitted
 from emo_jax.context import Experiment, Unusable
 from emo_jax.corpora import lists
 from emo_jax.evaluation import svm
+from emo_jax.finished import open_experiment, reopen
 from emo_jax.frontend import media
 from emo_jax.models import dbn
 from emo_jax.steps import decide, networks, start
@@ -107,8 +108,8 @@ def _plant(x: Experiment) -> None:
 
 def test_what_was_fitted_to_test_clips_is_found(finished: pathlib.Path, python: Any, tmp_path: pathlib.Path) -> None:
   workdir = shutil.copytree(finished, tmp_path / 'w')
-  x = audit.open_experiment(None, str(workdir))
-  fitted.reopen(x)
+  x = open_experiment(None, str(workdir))
+  reopen(x)
   _plant(x)
   done = python('-m', 'emo_jax.audit', f'--workdir={workdir}')
   wanted = {'audio statistics', 'visual statistics', 'visual net', 'fusion scaler', 'audio scaler', 'hybrid svm'}
@@ -124,9 +125,9 @@ def test_what_was_fitted_to_test_clips_is_found(finished: pathlib.Path, python: 
 def test_a_speaker_moved_in_the_recorded_split_is_found(finished: pathlib.Path, tmp_path: pathlib.Path) -> None:
   """What counts is the split that was recorded: on another one, the same networks have been trained on test clips."""
   workdir = shutil.copytree(finished, tmp_path / 'w')
-  x = audit.open_experiment(None, str(workdir))
+  x = open_experiment(None, str(workdir))
   assert [fold.test for fold in x.folds] == [('s01',), ('s02',), ('s03',)]
-  fitted.reopen(x)
+  reopen(x)
   x.folds = [x.folds[1], *x.folds[1:]]
   assert {finding.check for finding in fitted.findings(x) if finding.verdict == 'LEAK'} >= {'audio net', 'visual net'}
 
@@ -276,7 +277,7 @@ def changed(finished: pathlib.Path, tmp_path: pathlib.Path) -> Callable[..., str
 
 
 def test_the_recorded_split_stands_for_the_file_that_was_asked_for(changed: Callable[..., str]) -> None:
-  x = audit.open_experiment(None, changed(rule='file', split='/gone/split.json'))
+  x = open_experiment(None, changed(rule='file', split='/gone/split.json'))
   assert [fold.test for fold in x.folds] == [('s01',), ('s02',), ('s03',)]
   assert (x.config.data.split, x.split['rule']) == ('/gone/split.json', 'loso')
 
@@ -291,9 +292,9 @@ def test_films_are_not_made_to_be_audited(changed: Callable[..., str], tmp_path:
 
 
 def test_a_relative_cache_is_named(changed: Callable[..., str]) -> None:
-  x = audit.open_experiment(None, changed(cache='far/stages'))
+  x = open_experiment(None, changed(cache='far/stages'))
   with pytest.raises(Unusable, match=r'/far/stages/.* is gone; config\.cache=far/stages is relative'):
-    fitted.reopen(x)
+    reopen(x)
 
 
 @pytest.mark.parametrize(
@@ -319,34 +320,34 @@ def test_a_damaged_or_old_work_directory_is_refused(
 
 def test_a_stage_that_was_deleted_has_to_be_made_again(finished: pathlib.Path, tmp_path: pathlib.Path) -> None:
   workdir = shutil.copytree(finished, tmp_path / 'w')
-  x = audit.open_experiment(None, str(workdir))
-  fitted.reopen(x)
+  x = open_experiment(None, str(workdir))
+  reopen(x)
   stages = json.loads((workdir / 'stages.json').read_text())
   (workdir / 'stages.json').write_text(json.dumps({**stages, 'fusion': stages['fusion'][:2]}))
   with pytest.raises(Unusable, match=r'stages\.json has 2 folders of fusion'):
-    fitted.reopen(x)
+    reopen(x)
   (workdir / 'stages.json').write_text(json.dumps(stages))
   gone = x.made['visual_net'][1]
   shutil.rmtree(gone)
   with pytest.raises(Unusable, match=f'{gone} is gone.*: run the experiment again'):
-    fitted.reopen(x)
+    reopen(x)
 
 
 def test_an_unfinished_or_foreign_work_directory_is_refused(finished: pathlib.Path, tmp_path: pathlib.Path) -> None:
   workdir = shutil.copytree(finished, tmp_path / 'w')
-  x = audit.open_experiment(None, str(workdir))
+  x = open_experiment(None, str(workdir))
   (workdir / 'stages.json').unlink()
   with pytest.raises(Unusable, match=r'no finished experiment .*stages\.json.*run the experiment again, to its end'):
-    fitted.reopen(x)
+    reopen(x)
   config = get_config()
   config.data.root = x.config.data.root
   config.svm.c = 3.0
   with pytest.raises(Unusable, match=r'different: svm\.c'):
-    audit.open_experiment(config, str(workdir))
+    open_experiment(config, str(workdir))
   split = json.loads((workdir / 'split.json').read_text())
   (workdir / 'split.json').write_text(json.dumps({**split, 'rule': 'fixed'}))
   with pytest.raises(Unusable, match='not as it was written'):
-    audit.open_experiment(None, str(workdir))
+    open_experiment(None, str(workdir))
 
 
 @pytest.mark.parametrize(

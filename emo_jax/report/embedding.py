@@ -24,7 +24,7 @@ def of(x: Experiment, number: int = 0) -> dict[str, Any] | None:
   and not normalised by speaker. Where held clips are judged (config.data.judge), test clips are not looked at.
 
   Args:
-    x: a finished experiment (fitted.reopen).
+    x: a finished experiment (finished.reopen).
     number: of the fold.
 
   Returns:

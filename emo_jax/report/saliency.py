@@ -134,7 +134,7 @@ def grad_cam(
   """Where a fold's network sees evidence for classes in segments.
 
   Args:
-    x: a finished experiment (fitted.reopen).
+    x: a finished experiment (finished.reopen).
     modality: 'audio' or 'visual'.
     number: of the fold.
     rows: int [n], segments that have the modality.
@@ -165,7 +165,7 @@ def examples(
   No chance is in it: see RULE. Clips without a segment that has both halves are left out.
 
   Args:
-    x: a finished experiment (fitted.reopen).
+    x: a finished experiment (finished.reopen).
     number: of the fold.
     scores: [n, C], whose softmax are probabilities: a contender's (`scored`).
     clips: int [n], of which clips.
