@@ -160,6 +160,7 @@ def get_config() -> ml_collections.ConfigDict:
         'finetune': {
           'kind': 'softmax',  # softmax; autoencoder (the script: without labels); none
           'dropout': 0.3,  # this and what follows, but for epochs, is softmax's
+          'drop_half': 0.0,  # share of a step's rows that lose a half, sound or face: to learn what half a clip means
           'batch': 30,
           'epochs': 40,  # of autoencoder: iterations of L-BFGS on all rows at once
           'select': 'last',
@@ -180,6 +181,13 @@ def get_config() -> ml_collections.ConfigDict:
       'score': {
         'sound': 0.5,  # the weight of the sound's verdict, 0 to 1; the face has the rest
         'candidates': (),  # weights to choose from on each fold's held clips, in place of sound
+      },
+      # Of clips to predict: what stands for a half that lacks. gibbs (the DBN's samples, averaged), mean_field (its
+      # means), zero (features of 0), mean (the training mean), or leave_out; emo_jax/missing.py measures them.
+      'missing': {
+        'part': 'gibbs',  # in segments of a clip that has both halves elsewhere; leave_out: they do not count
+        'whole': 'leave_out',  # where a clip lacks it throughout; leave_out: the SVM of the half that is there
+        'steps': 20,  # rounds of gibbs and mean_field
       },
       'pool': 'mean',  # a clip's segments to one vector: mean, max, mean_std, mean_std_deltas, pyramid
       # speaker: each speaker's clips to mean 0, deviation 1 by themselves, the judged ones too (a speaker's only clip

@@ -16,7 +16,7 @@ from emo_jax import contenders
 from emo_jax.evaluation import normalise, pooling
 from emo_jax.evaluation.folds import Fold
 from emo_jax.frontend import mtcnn
-from emo_jax.steps import fusion
+from emo_jax.steps import filling, fusion
 from emo_jax.training import modalities, optim
 
 NETWORKS = ('audio', 'visual')
@@ -65,6 +65,7 @@ def check(config: Any, *, stages: Sequence[str], corpora: Sequence[str]) -> None
     ('audio.z_score', ('before', 'after')),
     *((f'{part}.select', ('last', 'held')) for part in TRAINED),
     ('fusion.finetune.kind', ('softmax', 'autoencoder', 'none')),
+    *((f'missing.{what}', (*filling.HOWS, 'leave_out')) for what in ('part', 'whole')),
     ('pool', tuple(pooling.POOLS)),
     ('normalise', tuple(normalise.PROTOCOLS)),
     ('executor.backend', ('threading', 'loky', 'dask')),
@@ -104,7 +105,7 @@ def _check_counts(config: Any) -> None:
   fields = [f'{part}.{name}' for part in batches for name in ('batch', 'epochs')] + ['log.every', 'save.every']
   fields += [f'{part}.accumulate' for part in NETWORKS]
   fields += [f'frontend.{name}' for name in ('segments.length', 'segments.shift', 'faces.every')]
-  for field in [*fields, 'fusion.rbm.cd_steps', 'parallel.folds']:
+  for field in [*fields, 'fusion.rbm.cd_steps', 'parallel.folds', 'missing.steps']:
     value = _value(config, field)
     if not isinstance(value, int) or value < 1:
       raise ValueError(f'config.{field}={value!r}: a whole number of at least 1 is needed')
@@ -117,6 +118,7 @@ def _check_ranges(config: Any) -> None:
     ('executor.limit', 1, 86400),
     ('fusion.rbm.ais.temperatures', 1, math.inf),
     *((f'{part}.dropout', 0, 0.999) for part in TRAINED),
+    ('fusion.finetune.drop_half', 0, 1),
     ('frontend.faces.min_face', 0.01, 1),
     ('audio.level', 0, math.inf),
     ('visual.shift', 0, config.visual.size),

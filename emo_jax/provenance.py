@@ -18,7 +18,7 @@ from emo_jax import files, processes, stages
 from emo_jax.corpora.clip import Clip
 
 # These change neither what is computed nor for whom, so they may differ between runs in one work directory.
-FREE = ('cache', 'until', 'page', 'executor', 'parallel', 'nonfinite', 'log', 'save', 'data.root')
+FREE = ('cache', 'until', 'page', 'executor', 'parallel', 'nonfinite', 'log', 'save', 'data.root', 'missing')
 PACKAGES = (
   *('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'scipy', 'scikit-learn', 'statsmodels'),
   *('av', 'librosa', 'opensmile', 'opencv-python-headless', 'scikit-image'),

@@ -5,6 +5,7 @@ centring, magnitude spectra, triangles of height 1, decibels above a floor. Bins
 sits where its frequency is; the tool's own filters lie one bin low.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -15,6 +16,10 @@ BANDS = 64
 FLOOR_DB, CEILING_DB, OFFSET_DB = -20.0, 130.0, 130.0
 CHUNK = 1000  # frames handled at a time: bounds the memory that a long clip takes
 FULL_SCALE, CLIPPED = 0.999, 0.01  # samples from here on are clipped; the share of them that is worth a warning
+# No sine and no noise of the peak media.SILENT is above this level. The bins of a sine's spectrum, within a band wide
+# enough for all of them, add up to half its peak times the window's middle, 1.59: 0.79 of the peak at any rate, 68 dB;
+# in narrow bands to less. Noise is 4 dB and more below that. A voice's level lies some 13 dB under that of its peak.
+SILENT_DB = OFFSET_DB + 20 * math.log10(media.SILENT)  # 70
 
 
 def half_up(value: float | np.ndarray) -> np.ndarray:
@@ -67,6 +72,11 @@ def heed(blocks: Iterable[np.ndarray], notes: list[str], *, rate: int, high: flo
     notes.append('the sound is silent')
   if clipped > CLIPPED * count:
     notes.append(f'{clipped / count:.0%} of the samples are clipped')
+
+
+def silent(windows: np.ndarray) -> np.ndarray:
+  """Which windows hold no sound that a voice could be: bool [N], of static log-mel windows [N, 64, T] in decibels."""
+  return windows.max(axis=(1, 2)) <= SILENT_DB
 
 
 def log_mel(blocks: Iterable[np.ndarray], rate: int, *, low: float, high: float) -> Iterator[np.ndarray]:

@@ -76,11 +76,11 @@ class _Child:
     except OSError as error:
       raise MachineFailure(f'the decoder cannot be started ({error})') from error
 
-  def answer(self, job: dict[str, Any]) -> dict[str, Any]:
+  def answer(self, job: dict[str, Any], total: float) -> dict[str, Any]:
     """Has a job done.
 
     Raises:
-      TimeoutError: no sign of life for job['limit'] seconds.
+      TimeoutError: no sign of life for job['limit'] seconds, or no answer in `total`; the message says which.
       EOFError: the process has died.
     """
     assert self.process.stdin and self.process.stdout
@@ -88,14 +88,18 @@ class _Child:
       self.process.stdin.write(json.dumps(job).encode() + b'\n')
     poll = select.poll()
     poll.register(self.process.stdout, select.POLLIN)
-    while poll.poll(1000 * (job['limit'] if self.ready else START_S)):
+    limit, end = job['limit'], time.monotonic() + total if self.ready else math.inf
+    while (left := end - time.monotonic()) > 0 and poll.poll(1000 * min(left, limit if self.ready else START_S)):
       line = self.process.stdout.readline()
       if not line.endswith(b'\n'):
         raise EOFError
-      self.ready = True
       if message := json.loads(line):
         return message
-    raise TimeoutError
+      if not self.ready:  # to begin is not the job's time
+        self.ready, end = True, time.monotonic() + total
+    if left < limit:
+      raise TimeoutError(f'decoding it takes more than {total:g} s, which is all that it may take')
+    raise TimeoutError(f'decoding it stood still for {limit:g} s (config.executor.limit)')
 
   def end(self, *, patience: float = 0) -> str:
     """Kills the process unless it ends by itself within `patience` seconds, and says how it ended."""
@@ -145,12 +149,20 @@ def end() -> None:
 
 
 def prepare_half(
-  half: str, path: str, target: str, settings: dict[str, Any], *, limit: float, command: Sequence[str] = COMMAND
+  half: str,
+  path: str,
+  target: str,
+  settings: dict[str, Any],
+  *,
+  limit: float,
+  total: float = math.inf,
+  command: Sequence[str] = COMMAND,
 ) -> dict[str, Any]:
   """As halves.prepare_half, in a child: neither a crash nor a hang of a decoder reaches the caller.
 
   Args:
     limit: seconds without a frame after which the child is killed.
+    total: seconds after which it is killed however many frames come.
     command: starts a child.
 
   Returns:
@@ -165,12 +177,12 @@ def prepare_half(
   for fresh in (False, True):
     child = _borrow(command, fresh=fresh)
     try:
-      answer = child.answer(job)
-    except TimeoutError:
+      answer = child.answer(job, total)
+    except TimeoutError as error:
       child.end()
       if not child.ready:
         raise MachineFailure(f'the decoder does not start: nothing came of it in {START_S} s') from None
-      return {'reason': f'{name}: decoding it stood still for {limit:g} s (config.executor.limit)', 'again': limit}
+      return {'reason': f'{name}: {error}', 'again': limit}
     except EOFError:
       died = child.end(patience=5)
       if child.dismissed:

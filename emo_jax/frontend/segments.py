@@ -13,6 +13,8 @@ import numpy as np
 from emo_jax.frontend.audio import half_up
 
 FRAMES = 16
+COLUMN_S = 0.01  # seconds between log-mel frames, where there is no sound to say it exactly
+FRAME_S = 0.025  # what the last log-mel frame of a window sees: 63 x 10 + 25 = 655 ms
 MOST_TRIMMED = 24  # with more frames than this in a window the frame rate is high: they are thinned, not trimmed
 
 
@@ -98,18 +100,17 @@ def of_clip(
     confidence: float [F], 0 where a frame has no face.
     length, shift: of a window, in log-mel frames.
   """
-  frame_s = 0.025  # the last frame of a window reaches 25 ms beyond its start: 63 x 10 + 25 = 655 ms
   if columns:
     count = window_count(columns, length=length, shift=shift)
   elif len(times):
     picture_s = times[-1] - times[0] + (np.median(np.diff(times)) if len(times) > 1 else 0.0)
-    count = window_count(1 + int((picture_s - frame_s) / column_s), length=length, shift=shift)
+    count = window_count(1 + int((picture_s - FRAME_S) / column_s), length=length, shift=shift)
   else:
     count = 0
   start = np.arange(count) * shift
   begin = start * column_s + (0.0 if columns or not len(times) else times[0])
   first = np.searchsorted(times, begin - 1e-9)  # a frame shown just at the window's start is in it
-  last = np.searchsorted(times, begin + (length - 1) * column_s + frame_s - 1e-9)
+  last = np.searchsorted(times, begin + (length - 1) * column_s + FRAME_S - 1e-9)
   frames = np.zeros((count, FRAMES), np.int32)
   has_face = np.zeros(count, bool)
   for row in range(count):

@@ -27,6 +27,7 @@ from emo_jax.frontend import audio, segments
 _PARSING = threading.Lock()
 Beat = Callable[[], None]  # called now and then while a clip is being decoded: a sign of life
 _Item = TypeVar('_Item')
+_PART = 256  # face frames that a mean takes in at a time
 
 
 def nothing() -> None:
@@ -150,7 +151,8 @@ def mend(folder: pathlib.Path, stems: Collection[str]) -> set[str]:
 
 
 class Store:
-  """Reads prepared clips. Arrays are memory-mapped when first asked for.
+  """Reads prepared clips. Arrays are memory-mapped when first asked for, and what was read of them counts as memory of
+  the process until `release`.
 
   Args:
     folder: the store.
@@ -171,10 +173,15 @@ class Store:
     self.folder, self.records, self.length, self.shift = folder, records, length, shift
     self.refuse_short = refuse_short
     # A mapped file holds a file descriptor, of which a process may have as few as 256.
-    self._array = functools.lru_cache(maxsize=128)(
-      lambda stem: np.load(folder / f'{stem}.npy', mmap_mode='r', allow_pickle=False)
-    )
+    self._array = functools.lru_cache(maxsize=128)(self._mapped)
     self._mean_face = functools.lru_cache(maxsize=4096)(self._fresh_mean_face)
+
+  def _mapped(self, stem: str) -> np.ndarray:
+    return np.load(self.folder / f'{stem}.npy', mmap_mode='r', allow_pickle=False)
+
+  def release(self) -> None:
+    """Lets go of all arrays: with this after every batch, the length of a clip does not matter to the memory."""
+    self._array.cache_clear()
 
   def facts(self, clip: int, modality: str) -> dict[str, np.ndarray]:
     """What is known beside the array: audio column_s (seconds), rate (Hz); faces times [F], box, eyes, confidence."""
@@ -208,9 +215,12 @@ class Store:
     return windows
 
   def _fresh_mean_face(self, clip: int) -> np.ndarray:
-    frames = self._array(self.records[clip]['faces'])
-    seen = self.facts(clip, 'faces')['confidence'][: len(frames)] > 0
-    return np.mean(frames[seen], axis=0).round().astype(np.uint8)
+    stem = self.records[clip]['faces']
+    seen = self.facts(clip, 'faces')['confidence'][: len(self._mapped(stem))] > 0
+    places = np.split(np.flatnonzero(seen), range(_PART, int(seen.sum()), _PART))
+    # Mapped afresh for each part, which is let go of with it. Sums of whole numbers are exact.
+    total = sum(self._mapped(stem)[part].sum(axis=0, dtype=np.int64) for part in places)
+    return (total / seen.sum()).round().astype(np.uint8)
 
   def mean_faces(self, wanted: segments.Segments) -> np.ndarray:
     """The mean of all frames with a face of each segment's clip, uint8 RGB [N, 1, h, w, 3]."""

@@ -47,13 +47,15 @@ def fit_scaler(parts: Sequence[np.ndarray], *, kind: str) -> dict[str, np.ndarra
       units).
 
   Returns:
-    'low' and 'spread', float32 [V] each, V the sum of all F; 'clipped', whether values are cut to [0, 1].
+    'low' and 'spread', float32 [V] each, V the sum of all F; 'clipped', whether values are cut to [0, 1]; 'mean',
+    float32 [V], the training rows' mean once they are scaled.
 
   Raises:
     ValueError: another kind.
   """
+  mean = np.concatenate([part.mean(0, dtype=np.float64) for part in parts])
   if kind == 'standard':
-    low, spread = (np.concatenate([of(part, axis=0, dtype=np.float64) for part in parts]) for of in (np.mean, np.std))
+    low, spread = mean, np.concatenate([part.std(0, dtype=np.float64) for part in parts])
   elif kind == 'feature':
     low, spread = (np.concatenate([of(part, axis=0) for part in parts]) for of in (np.min, np.ptp))
   elif kind in ('modality', 'joint'):
@@ -69,6 +71,7 @@ def fit_scaler(parts: Sequence[np.ndarray], *, kind: str) -> dict[str, np.ndarra
     'low': low.astype(np.float32),
     'spread': spread.astype(np.float32),
     'clipped': np.asarray(kind != 'standard'),
+    'mean': ((mean - low) / spread).astype(np.float32),
   }
 
 
@@ -116,6 +119,54 @@ def generate(stack: Stack, keys: jax.Array, kinds: Kinds, *, steps: int) -> jax.
   hidden = jax.lax.fori_loop(0, steps - 1, one_round, jnp.zeros((len(keys), len(top['hidden_bias']))))
   visible, _ = rbm.gibbs(top, hidden, keys, units, steps - 1)
   return visible_feature(stack[:-1], visible, kinds[:-1])
+
+
+def fill_in(
+  stack: Stack, visible: jax.Array, known: jax.Array, keys: jax.Array, kinds: Kinds, *, how: str, steps: int
+) -> jax.Array:
+  """Fills in the visible units that lack, with those that are there held fast.
+
+  In the lowest RBM alone: what the layers above add is lost on the way down in means.
+
+  Args:
+    stack: as the greedy training left it, before any fine-tuning.
+    visible: [B, V]; what stands for units that lack is where their chain starts.
+    known: bool [B, V], which units are there.
+    keys: [B], one a row.
+    how: 'gibbs', block Gibbs sampling of hidden and lacking units in turn, drawn even where training let means stand
+      for them; 'mean_field', their means in turn.
+    steps: rounds, at least 1.
+
+  Returns:
+    [B, V]: units that are there as given; of the others, the mean given the hidden units: the last one of
+    'mean_field', of 'gibbs' averaged over the second half of the rounds.
+  """
+  lowest, sampled = stack[0], how == 'gibbs'
+  units, first = (rbm.drawn(kinds[0]), steps // 2) if sampled else (rbm.meant(kinds[0]), steps - 1)
+
+  def one_round(number: jax.Array, carried: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    whole, total = carried
+    hidden = rbm.sample(rbm.hidden_mean(lowest, whole, units), units.hidden, keys, 2 * number)
+    mean = rbm.visible_mean(lowest, hidden, units)
+    drawn = rbm.sample(mean, units.visible, keys, 2 * number + 1, rbm.variance(lowest))
+    return jnp.where(known, visible, drawn), total + jnp.where(number < first, 0, mean)
+
+  total = jax.lax.fori_loop(0, steps, one_round, (visible, jnp.zeros_like(visible)))[1]
+  return jnp.where(known, visible, total / (steps - first))
+
+
+def drop_half(visible: jax.Array, keys: jax.Array, of_sound: np.ndarray, *, share: float, draw: int) -> jax.Array:
+  """Takes one half away from some rows, sound or face with equal chance: its units become 0 (modality dropout).
+
+  Args:
+    visible: [B, V].
+    keys: [B], one a row.
+    of_sound: bool [V], which units are the sound's; the others are the face's.
+    share: of the rows that lose a half, 0 to 1.
+    draw: tells this draw from others with the same keys.
+  """
+  chance = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, draw)))(keys)[:, None]
+  return jnp.where(jnp.where(of_sound, chance < share / 2, (share / 2 <= chance) & (chance < share)), 0, visible)
 
 
 def init_head(stack: Stack, *, classes: int) -> dict[str, jax.Array]:

@@ -38,6 +38,11 @@ def drawn(units: Units) -> Units:
   return Units(*('bernoulli' if kind in BINARY else 'gaussian' for kind in units))
 
 
+def meant(units: Units) -> Units:
+  """The kinds of the same units where means stand for samples."""
+  return Units(*('probability' if kind in BINARY else 'linear' for kind in units))
+
+
 def init(key: jax.Array, visible: int, hidden: int, *, scale: float) -> Params:
   """Small random weights, scale * N(0, 1), and biases 0 (method.md A4)."""
   return {
@@ -59,7 +64,8 @@ def bias_from_data(data: np.ndarray, units: Units) -> np.ndarray:
   return mean.astype(np.float32)
 
 
-def _variance(params: Params) -> jax.Array:
+def variance(params: Params) -> jax.Array:
+  """Of the visible units given the hidden ones: [V]; 1 where none is learnt, and of no meaning for binary units."""
   return jnp.exp(params.get('log_variance', jnp.zeros_like(params['visible_bias'])))
 
 
@@ -69,7 +75,7 @@ def _log_sum(given: jax.Array, kind: str) -> jax.Array:
 
 
 def _hidden_input(params: Params, visible: jax.Array) -> jax.Array:
-  return (visible / _variance(params)) @ params['weights'] + params['hidden_bias']
+  return (visible / variance(params)) @ params['weights'] + params['hidden_bias']
 
 
 def hidden_mean(params: Params, visible: jax.Array, units: Units) -> jax.Array:
@@ -90,7 +96,7 @@ def free_energy(params: Params, visible: jax.Array, units: Units) -> jax.Array:
   if units.visible in BINARY:
     own = -visible * params['visible_bias']
   else:
-    own = jnp.square(visible - params['visible_bias']) / (2 * _variance(params))
+    own = jnp.square(visible - params['visible_bias']) / (2 * variance(params))
   return jnp.sum(own, -1) - jnp.sum(hidden, -1)
 
 
@@ -109,14 +115,14 @@ def free_energy_gradient(
     hidden: [B, H], the rows' hidden means where they are known.
   """
   hidden = (hidden_mean(params, visible, units) if hidden is None else hidden) * weight[:, None]
-  given = visible / _variance(params)
+  given = visible / variance(params)
   gradient = {
     'weights': -given.T @ hidden,
     'visible_bias': -weight @ given,
     'hidden_bias': -jnp.sum(hidden, 0),
   }
   if 'log_variance' in params:
-    apart = jnp.square(visible - params['visible_bias']) / (2 * _variance(params))
+    apart = jnp.square(visible - params['visible_bias']) / (2 * variance(params))
     gradient['log_variance'] = jnp.sum(given * (hidden @ params['weights'].T), 0) - weight @ apart
   return gradient
 
@@ -144,7 +150,7 @@ def gibbs(
     keys: [B], one a row.
     number: of the round, from 0; tells rounds with the same keys apart. Draw 0 is left to who drew `hidden`.
   """
-  visible = sample(visible_mean(params, hidden, units), units.visible, keys, 2 * number + 1, _variance(params))
+  visible = sample(visible_mean(params, hidden, units), units.visible, keys, 2 * number + 1, variance(params))
   return visible, sample(hidden_mean(params, visible, units), units.hidden, keys, 2 * number + 2)
 
 
@@ -182,9 +188,9 @@ def log_partition(params: Params, key: jax.Array, units: Units, *, chains: int, 
   if units.visible in BINARY:
     own = jnp.sum(jax.nn.softplus(bias))
   else:
-    own = jnp.sum(jnp.log(2 * jnp.pi * _variance(params))) / 2
+    own = jnp.sum(jnp.log(2 * jnp.pi * variance(params))) / 2
   hidden_one = _log_sum(jnp.zeros(()), units.hidden)
-  start = sample(base, kinds.visible, keys, 0, _variance(params))
+  start = sample(base, kinds.visible, keys, 0, variance(params))
 
   def anneal(step: jax.Array, carried: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
     visible, weight = carried
@@ -192,7 +198,7 @@ def log_partition(params: Params, key: jax.Array, units: Units, *, chains: int, 
     weight += free_energy(warm, visible, units) - free_energy(cold, visible, units)
     hidden = sample(hidden_mean(cold, visible, units), kinds.hidden, keys, 2 * step + 2)
     mean = visible_mean(cold, hidden, units)
-    return sample(mean, kinds.visible, keys, 2 * step + 3, _variance(params)), weight
+    return sample(mean, kinds.visible, keys, 2 * step + 3, variance(params)), weight
 
   weight = jax.lax.fori_loop(0, temperatures, anneal, (start, jnp.zeros(chains)))[1]
   return own + hidden_one * len(params['hidden_bias']) + weight

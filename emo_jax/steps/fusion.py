@@ -16,7 +16,7 @@ from emo_jax.steps import heads
 from emo_jax.steps.networks import load_features
 from emo_jax.training import autoencoder, batches, checkpoint, contrastive, loop, side_by_side, supervised
 
-VERSION = 4  # raised when the DBN's code changes its result
+VERSION = 5  # raised when the DBN's code changes its result
 BOTH = ('audio', 'visual')
 KINDS = ('dbn', *heads.READS)
 OF_DBN = ('kind', 'units', 'scaling', 'visible', 'top', 'rbm', 'finetune')  # what it reads of config.fusion
@@ -43,6 +43,11 @@ def _check_dbn(config: Any) -> None:
   tune = config.finetune
   if tune.select == 'held' and tune.kind != 'softmax':
     raise ValueError(f'config.fusion.finetune.select=held needs kind=softmax, not {tune.kind}: it is judged by labels')
+  if tune.drop_half and tune.kind != 'softmax':
+    raise ValueError(
+      f'config.fusion.finetune.drop_half={tune.drop_half!r} needs kind=softmax, not {tune.kind}: only labels say what '
+      'half a segment means'
+    )
   if (config.scaling == 'standard') != (config.visible in rbm.REAL):
     raise ValueError(
       f'config.fusion.scaling={config.scaling!r} with config.fusion.visible={config.visible!r}: gaussian and linear '
@@ -132,20 +137,34 @@ def _stacks_side_by_side(x: Experiment, folders: list[pathlib.Path]) -> None:
           checkpoint.save(partial[number] / f'rbm{layer}', params)
 
 
+def _classifier(tune: Any, kinds: dbn.Kinds, nonfinite: str) -> Callable[[int, int], supervised.Network]:
+  """(visible units, how many of them are the sound's) -> what config.fusion.finetune trains, compiled once."""
+
+  @functools.cache
+  def built(width: int, sound: int) -> supervised.Network:
+    of_sound = np.arange(width) < sound
+
+    def classify(variables: Any, data: jax.Array, keys: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+      if keys is not None and tune.drop_half:
+        data = dbn.drop_half(data, keys, of_sound, share=tune.drop_half, draw=len(kinds))  # dropout has those below
+      return dbn.classify(variables['params'], data, keys, kinds, dropout_rate=tune.dropout)
+
+    return supervised.build(classify, lambda data: data, tune.optim, nonfinite=nonfinite)
+
+  return built
+
+
 def belief_learner(x: Experiment) -> heads.Learn:
   """How the DBN of a fold learns, as heads.Learn has it; compiled once for all folds."""
   config = x.config.fusion
   tune = config.finetune
   kinds, layers = _stack(config, nonfinite := x.config.nonfinite)
-  classify = lambda variables, data, keys: dbn.classify(
-    variables['params'], data, keys, kinds, dropout_rate=tune.dropout
-  )
   up = jax.jit(lambda stack, visible: dbn.joint_feature(stack, visible, kinds))
-  network = supervised.build(classify, lambda data: data, tune.optim, nonfinite=nonfinite)
+  network = _classifier(tune, kinds, nonfinite)
 
   def learn(folder: pathlib.Path, number: int, halves: heads.Joined, watch: loop.Watch) -> None:
     fold, name, seed = x.folds[number], f'fusion/fold_{number}', x.config.seed
-    rows, visible, _ = halves
+    rows, visible, sound = halves
     training, held = (np.isin(rows, x.rows(fold, BOTH, side)) for side in ('train', 'held'))
     data = visible[training]
     stack = contrastive.train_stack(
@@ -157,7 +176,7 @@ def belief_learner(x: Experiment) -> heads.Learn:
       params['stack'] = autoencoder.train(stack, kinds, data, iterations=tune.epochs, nonfinite=nonfinite, **fit)
     elif tune.kind == 'softmax':
       variables = supervised.train(
-        network,
+        network(visible.shape[1], sound),
         {'params': params, 'statistics': {}},
         data.__getitem__,
         x.labels(rows[training]),

@@ -36,6 +36,10 @@ def prepare(half: str, path: str, target: str, settings: dict[str, Any], beat: s
       for _ in range(12):
         time.sleep(0.2)
         beat()
+    case 'endless':  # nearly
+      for _ in range(2000):
+        time.sleep(0.01)
+        beat()
     case 'talk':
       print('from Python', flush=True)
       os.write(1, b'{"reason": "from C"}\n')

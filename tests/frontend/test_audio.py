@@ -144,6 +144,63 @@ def test_silence_is_at_the_floor_and_nothing_is_above_the_ceiling(rate: int) -> 
   assert (spectrum_of(loud.astype(np.float32), rate)[5:] == 130).all()
 
 
+def is_silent(wave: np.ndarray, rate: int) -> bool:
+  """Of a window that holds the whole wave."""
+  (said,) = audio.silent(spectrum_of(wave.astype(np.float32), rate)[None])
+  return bool(said)
+
+
+@pytest.mark.parametrize('rate', [8000, 16000, 44100, 48000])
+def test_no_sine_and_no_noise_below_the_peak_of_silence_is_heard(rate: int) -> None:
+  time, random = np.arange(round(0.05 * rate)) / rate, np.random.default_rng(rate)
+  for hertz in np.arange(20, 0.45 * min(rate, 17000), 7.3):
+    assert is_silent(media.SILENT * np.sin(2 * np.pi * hertz * time + hertz), rate), hertz
+  for noise in (random.uniform(-1, 1, 3 * rate), random.choice([-1, 1], 3 * rate)):
+    assert is_silent(media.SILENT * noise, rate)
+  assert is_silent(np.full(rate, media.SILENT), rate)
+  # and the level is no higher than that takes: a sine four times as strong is heard, in a band of its own as well
+  for hertz in np.arange(60, 0.45 * min(rate, 17000), 61.0):
+    assert not is_silent(4 * media.SILENT * np.sin(2 * np.pi * hertz * time), rate), hertz
+
+
+def voice(rate: int, peak: float) -> np.ndarray:
+  """A vowel of 0.655 s: harmonics of 120 Hz through formants, rising and falling."""
+  time = np.arange(round(0.655 * rate)) / rate
+  parts = 120.0 * np.arange(1, int(min(rate / 2, 8000) / 120))
+  formants = sum(np.exp(-(((parts - centre) / 120) ** 2)) for centre in (700, 1200, 2600)) + 120 / parts
+  wave = (formants[:, None] * np.sin(2 * np.pi * parts[:, None] * time + parts[:, None])).sum(0)
+  wave *= np.sin(np.pi * time / 0.655)
+  return peak * wave / np.abs(wave).max()
+
+
+@pytest.mark.parametrize('rate', [8000, 16000, 44100, 48000])
+def test_a_voice_is_not_silent_and_nearly_nothing_is(rate: int) -> None:
+  random = np.random.default_rng(0)
+  assert not is_silent(voice(rate, 0.1), rate) and not is_silent(voice(rate, 0.01), rate)
+  assert is_silent(voice(rate, 0.5e-3), rate) and is_silent(0.5e-3 * random.uniform(-1, 1, rate), rate)
+  assert is_silent(np.zeros(rate), rate)
+
+
+def test_each_window_is_silent_for_itself() -> None:
+  windows = np.full((4, 64, 64), audio.SILENT_DB, np.float32)
+  windows[1, 0, 63] += 0.1
+  windows[3, 63, 0] += 0.1
+  said = audio.silent(windows)
+  assert said.dtype == bool and said.tolist() == [True, False, True, False]
+  assert audio.silent(windows[:0]).tolist() == []
+
+
+@pytest.mark.parametrize('kind', ['java_sed/audio/*.flac', 'java_sed/video/*.mp4', 'crema_d_sample/*/*.flv'])
+def test_in_a_real_clip_only_pauses_are_silent(data_root: Path, kind: str) -> None:
+  for path in sorted(data_root.glob(kind))[::40]:
+    columns = np.concatenate(
+      list(audio.log_mel(media.sound(str(path)), media.probe(str(path)).rate, low=LOW, high=HIGH)), axis=1
+    )
+    windows = np.stack([columns[:, start : start + 64] for start in range(0, columns.shape[1] - 63, 30)])
+    silent = audio.silent(windows)
+    assert silent.mean() < 0.5 and (windows[silent].max(axis=(1, 2)) < windows.max() - 20).all(), path
+
+
 @pytest.mark.parametrize('rate', [11025, *RATES])
 @pytest.mark.parametrize('surplus', [-1, 0, 1, 9])
 def test_a_sound_has_as_many_frames_as_fit(rate: int, surplus: int) -> None:

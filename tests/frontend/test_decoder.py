@@ -1,6 +1,7 @@
 """Decoders in processes of their own: what they prepare, and what remains when they crash, hang or are orphaned."""
 
 import functools
+import math
 import os
 import pathlib
 import signal
@@ -35,10 +36,11 @@ def wav(encode: Callable[..., pathlib.Path], tmp_path: pathlib.Path) -> pathlib.
   return encode(tmp_path / 'a.wav', wave=wave, sound='pcm_s16le', rate=16000)
 
 
-def bad(path: pathlib.Path, do: str, *, limit: float = 5, **settings: Any) -> dict[str, Any]:
+def bad(path: pathlib.Path, do: str, *, limit: float = 5, total: float = math.inf, **settings: Any) -> dict[str, Any]:
   """A job for the bad decoder."""
   target = str(path.parent / 'store' / 'audio-0' / 'a')
-  return decoder.prepare_half('audio', str(path), target, {'do': do, **settings}, limit=limit, command=BAD)
+  job = 'audio', str(path), target, {'do': do, **settings}
+  return decoder.prepare_half(*job, limit=limit, total=total, command=BAD)
 
 
 def tries(path: pathlib.Path) -> list[str]:
@@ -148,6 +150,24 @@ def test_a_clip_that_takes_longer_than_the_limit_passes_while_frames_come(tmp_pa
   bad(tmp_path / 'before', 'who')
   assert bad(tmp_path / 'a', 'slow', limit=1) == {'reason': ''}  # 2.4 s
   assert len(tries(tmp_path / 'a')) == 1
+
+
+@pytest.mark.parametrize(('do', 'limit'), [('endless', 1), ('hang', 60)])
+def test_a_clip_that_takes_longer_than_it_may_in_all_is_given_up(tmp_path: pathlib.Path, do: str, limit: int) -> None:
+  bad(tmp_path / 'before', 'who')
+  started = time.monotonic()
+  answer = bad(tmp_path / 'a.mp4', do, limit=limit, total=1.5)
+  assert 1.5 <= time.monotonic() - started < 6
+  assert answer['reason'] == 'a.mp4: decoding it takes more than 1.5 s, which is all that it may take'
+  (pid,) = tries(tmp_path / 'a.mp4')
+  assert is_gone(int(pid))
+  assert bad(tmp_path / 'b.mp4', 'echo', total=5)['reason'] == str(tmp_path / 'b.mp4')
+
+
+def test_a_job_has_its_time_from_when_the_decoder_has_begun(tmp_path: pathlib.Path) -> None:
+  slow = (sys.executable, '-c', f'import time; time.sleep(1.5); exec(open({BAD[1]!r}).read())')
+  job = 'audio', str(tmp_path / 'a'), str(tmp_path / 's' / 'a' / 'a'), {'do': 'who'}
+  assert decoder.prepare_half(*job, limit=5, total=1, command=slow)['reason'] == tries(tmp_path / 'a')[0]
 
 
 def test_signs_of_life_are_few_and_wind_up_an_alarm() -> None:

@@ -154,6 +154,52 @@ def test_a_mean_face_is_of_the_frames_that_have_a_face(
   assert means.mean() == pytest.approx(100, abs=2)
 
 
+def written(folder: pathlib.Path, frames: np.ndarray, confidence: np.ndarray) -> Store:
+  """A store with one clip of these face frames at 30 a second."""
+  facts = {'times': np.arange(len(frames)) / 30, 'confidence': confidence}
+  store.write(folder / 'faces-0' / 'a', iter([frames]), facts, store.nothing, fortran=False)
+  return Store(folder, [{'audio': None, 'faces': 'faces-0/a'}], length=64, shift=30)
+
+
+@pytest.mark.parametrize('count', [20, 256, 257, 1400])
+@pytest.mark.parametrize('share', [0.6, 1.0])
+def test_a_mean_face_taken_in_parts_is_numpys_of_the_whole(tmp_path: pathlib.Path, count: int, share: float) -> None:
+  random = np.random.default_rng(count)
+  frames, seen = random.integers(256, size=(count, 9, 8, 3), dtype=np.uint8), random.random(count) < share
+  clip = written(tmp_path, frames, seen.astype(np.float32))
+  want = np.mean(frames[seen], axis=0).round().astype(np.uint8)
+  got = clip.mean_faces(clip.table().take(np.array([0])))
+  assert got.dtype == np.uint8 and got[0, 0].tobytes() == want.tobytes()
+
+
+def memory(line: str) -> int:
+  """Bytes of this process, as a line of its status says."""
+  status = pathlib.Path('/proc/self/status').read_text()
+  return 1024 * int(status.partition(f'{line}:')[2].split()[0])
+
+
+def test_a_long_clip_does_not_stay_in_memory(tmp_path: pathlib.Path) -> None:
+  frames = np.repeat(np.arange(200, dtype=np.uint8), 80)[:, None, None, None] * np.ones((1, 48, 48, 3), np.uint8)
+  clip, size = written(tmp_path, frames, np.ones(len(frames))), frames.nbytes
+  assert size > 100 << 20
+  frames = frames[:0].copy()
+  table = clip.table()
+  pathlib.Path('/proc/self/clear_refs').write_text('5')  # forgets the peak so far
+  before = memory('VmRSS')
+  assert clip.mean_faces(table.take(np.array([0])))[0, 0, 0, 0, 0] == round(199 / 2)
+  assert memory('VmHWM') - before < size / 4
+  for release, want in ((lambda: None, 0.9 * size), (clip.release, 0)):
+    clip.release()
+    before = memory('RssFile')
+    for batch in np.array_split(np.arange(len(table)), 20):
+      rows = clip.faces(table.take(batch))
+      release()
+    assert want <= memory('RssFile') - before < want + size / 4
+  assert rows[-1, -1].mean() == 199
+  clip.release()
+  np.testing.assert_array_equal(clip.faces(table.take(batch)), rows)
+
+
 def test_a_film_whose_second_pass_breaks_off_is_cut(
   found: None, encode: Encode, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

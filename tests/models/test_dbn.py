@@ -3,6 +3,7 @@
 import functools
 import itertools
 import pathlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -94,6 +95,14 @@ def test_features_are_scaled_by_training_rows_and_clipped_unless_standardised(ki
   got = dbn.scale(dbn.fit_scaler(PARTS, kind=kind), parts)
   assert got.dtype == np.float32
   np.testing.assert_allclose(got, want if kind == 'standard' else want.clip(0, 1), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('kind', ENDS)
+def test_a_scaler_knows_the_mean_of_what_it_has_scaled(kind: str) -> None:
+  means = [(part.mean(0) - low) / (high - low) for part, (low, high) in zip(PARTS, ENDS[kind], strict=True)]
+  found = dbn.fit_scaler(PARTS, kind=kind)['mean']
+  assert found.dtype == np.float32
+  np.testing.assert_allclose(found, np.concatenate(means), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize('kind', ENDS)
@@ -213,6 +222,123 @@ def test_generated_rows_are_independent_and_belong_to_their_keys() -> None:
   np.testing.assert_allclose(draw(keys[::-1]), drawn[::-1], rtol=1e-5, atol=1e-5)
   following = np.corrcoef(drawn.T, np.roll(drawn, 1, axis=0).T)[:5, 5:]
   assert np.abs(following).max() < 4 / np.sqrt(2000)
+
+
+KNOWN = np.array([True, False, True, False, False])
+GIVEN = np.array([0.9, 0.3, 0.1, 0.8, 0.0], np.float32)  # where it lacks, what chains start from
+
+
+def filled(stack: list[dict[str, np.ndarray]], kinds: dbn.Kinds, how: str, steps: int, rows: int = CHAINS) -> jax.Array:
+  """The units that lack of so many equal rows [rows, 3]."""
+  keys, fill = (
+    jax.random.split(jax.random.key(0), rows),
+    jax.jit(dbn.fill_in, static_argnames=('kinds', 'how', 'steps')),
+  )
+  visible, known = np.tile(GIVEN, (rows, 1)), np.tile(KNOWN, (rows, 1))
+  found = fill(stack, visible, known, keys, kinds, how=how, steps=steps)
+  np.testing.assert_array_equal(found[:, KNOWN], visible[:, KNOWN])
+  return found[:, ~KNOWN]
+
+
+def binary_filled(layer: dict[str, np.ndarray], rounds: int | None) -> np.ndarray:
+  """Expected of the lacking units of a binary RBM: given the others, or as so many rounds from GIVEN average it."""
+  w, b, c = (layer[name].astype(np.float64) for name in ('weights', 'visible_bias', 'hidden_bias'))
+  lacking, h = states(3), states(len(c))
+  v = np.tile(GIVEN.astype(np.float64), (8, 1))
+  v[:, ~KNOWN] = lacking
+  joint = np.exp((v @ b)[:, None] + h @ c + v @ w @ h.T)
+  if rounds is None:
+    return joint.sum(1) / joint.sum() @ lacking
+  lacking_given, means = joint / joint.sum(0), []
+  start = np.exp(h @ c + GIVEN @ w @ h.T)
+  hidden = start / start.sum()
+  for _ in range(rounds):
+    means.append(sigmoid(b + h @ w.T)[:, ~KNOWN].T @ hidden)
+    hidden = lacking_given @ hidden @ (joint / joint.sum(1, keepdims=True))
+  return np.mean(means[rounds // 2 :], axis=0)
+
+
+@pytest.mark.parametrize('rounds', [1, 2, 3, 6, None])
+@pytest.mark.parametrize('visible', ['probability', 'bernoulli'])
+def test_gibbs_fills_in_what_the_present_units_let_expect(rounds: int | None, visible: str) -> None:
+  kinds = dbn.stack_units(1, visible=visible, top='bernoulli')
+  stack = some_stack(kinds)
+  stack[0]['weights'] *= 1.5  # so that rounds matter
+  assert_mean(filled(stack, kinds, 'gibbs', rounds or 80), binary_filled(stack[0], rounds))
+
+
+def test_gibbs_fills_in_real_units_by_their_variance() -> None:
+  """Over the binary hidden units of real visible ones the lacking units integrate to a closed form."""
+  kinds = dbn.stack_units(1, visible='linear', top='bernoulli')
+  stack = some_stack(kinds)
+  layer = {name: array.astype(np.float64) for name, array in stack[0].items()}
+  w, b, s = layer['weights'], layer['visible_bias'], np.exp(layer['log_variance'])
+  h = states(4)
+  pushed = b + h @ w.T
+  own = np.where(KNOWN, GIVEN * (h @ w.T) / s, (pushed**2 - b**2) / (2 * s)).sum(1)
+  hidden = np.exp(h @ layer['hidden_bias'] + own)
+  assert_mean(filled(stack, kinds, 'gibbs', 80), hidden @ pushed[:, ~KNOWN] / hidden.sum())
+
+
+@pytest.mark.parametrize('how', ['gibbs', 'mean_field'])
+def test_all_real_units_fill_in_the_mean_of_their_joint_gaussian(how: str) -> None:
+  kinds = dbn.stack_units(1, visible='linear', top='linear')
+  stack = some_stack(kinds)
+  w, b, c = (stack[0][name] for name in ('weights', 'visible_bias', 'hidden_bias'))
+  w *= 0.7 / np.linalg.norm(w / np.exp(stack[0]['log_variance'] / 2)[:, None], 2)
+  scaled = w / np.exp(stack[0]['log_variance'])[:, None]
+  lack, known = ~KNOWN, KNOWN  # v = b + W h, h = c + (W / s)'v
+  rest = b + w @ (c + scaled[known].T @ GIVEN[known])
+  want = np.linalg.solve(np.eye(3) - w[lack] @ scaled[lack].T, rest[lack])
+  if how == 'gibbs':
+    assert_mean(filled(stack, kinds, how, 80), want)
+  else:
+    np.testing.assert_allclose(filled(stack, kinds, how, 80, rows=2), [want, want], rtol=1e-4, atol=1e-5)
+
+
+@each_stack
+@pytest.mark.parametrize('steps', [1, 4])
+def test_mean_field_takes_means_in_turn_in_the_lowest_rbm_and_gives_the_last(kinds: dbn.Kinds, steps: int) -> None:
+  stack, whole = some_stack(kinds), GIVEN.copy()
+  for _ in range(steps):
+    back = downward(stack[:1], upward(stack[:1], whole, kinds[:1]), kinds[:1])
+    whole = np.where(KNOWN, GIVEN, back)
+  found = filled(stack, kinds, 'mean_field', steps, rows=2)
+  np.testing.assert_allclose(found, [whole[~KNOWN]] * 2, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('visible', ['probability', 'gaussian'])
+def test_what_a_row_is_filled_with_belongs_to_its_key(visible: str) -> None:
+  kinds = dbn.stack_units(2, visible=visible, top='linear')
+  keys, known, given = jax.random.split(jax.random.key(1), 40), normal(40, 5) > 0, normal(40, 5, seed=2)
+  fill = lambda rows: np.asarray(dbn.fill_in(some_stack(kinds), given[rows], known[rows], keys[rows], kinds, **ROUNDS))
+  everything = fill(np.arange(40))
+  assert np.unique(np.round(everything[~known], 4)).size > 30  # of 100; with one key for all there would be 5 or so
+  np.testing.assert_allclose(fill(np.array([7, 31])), everything[[7, 31]], rtol=1e-4, atol=1e-5)
+
+
+ROUNDS: dict[str, Any] = {'how': 'gibbs', 'steps': 6}
+OF_SOUND = np.array([True, True, True, False, False])
+
+
+@pytest.mark.parametrize('share', [0.0, 0.4, 1.0])
+def test_a_share_of_the_rows_loses_one_half_either_with_equal_chance(share: float) -> None:
+  rows = 4000
+  keys, visible = jax.random.split(jax.random.key(0), rows), 1 + np.abs(normal(rows, 5))
+  left = np.asarray(dbn.drop_half(visible, keys, OF_SOUND, share=share, draw=3))
+  sound, face = (left[:, of] != 0 for of in (OF_SOUND, ~OF_SOUND))
+  assert (sound.all(1) | ~sound.any(1)).all() and (face.all(1) | ~face.any(1)).all()
+  assert (sound.any(1) | face.any(1)).all()
+  for lost in (~sound.any(1), ~face.any(1)):
+    assert abs(lost.mean() - share / 2) < 4 * np.sqrt(share / 2 * (1 - share / 2) / rows) + 1e-9
+  np.testing.assert_array_equal(left[left != 0], visible[left != 0])
+
+
+def test_which_half_a_row_loses_belongs_to_its_key_and_to_the_draw() -> None:
+  keys, visible = jax.random.split(jax.random.key(0), 400), np.ones((400, 5), np.float32)
+  left = lambda keys, draw: np.asarray(dbn.drop_half(visible, keys, OF_SOUND, share=0.5, draw=draw))
+  np.testing.assert_array_equal(left(keys[::-1], 3), left(keys, 3)[::-1])
+  assert 0.3 < (left(keys, 3) != left(keys, 4)).any(1).mean() < 0.9
 
 
 def some_head(inputs: int) -> dict[str, np.ndarray]:

@@ -186,6 +186,7 @@ ALL = {
   'top': 'linear',
   'rbm.lr': 0.2,
   'finetune.epochs': 9,
+  'finetune.drop_half': 0.5,
   'head.width': 16,
   'head.blocks': 3,
   'head.heads': 4,
@@ -202,7 +203,7 @@ LEARNING = {'scaling', 'head.dropout', 'head.batch', 'head.epochs', 'head.select
 @pytest.mark.parametrize(
   ('kind', 'reads'),
   [
-    ('dbn', {'units', 'scaling', 'top', 'rbm.lr', 'finetune.epochs'}),
+    ('dbn', {'units', 'scaling', 'top', 'rbm.lr', 'finetune.epochs', 'finetune.drop_half'}),
     ('fc', LEARNING | {'units'}),
     ('mlp', LEARNING | {'head.width'}),
     ('attention', LEARNING | {'head.width', 'head.blocks', 'head.heads'}),
@@ -259,6 +260,10 @@ def test_updates_are_counted_in_segments_or_clips(kind: str, steps: int) -> None
     ({'kind': 'encoding', 'head.heads': 0}, 'fusion.head.heads=0: a whole number of at least 1'),
     ({'scaling': 'standard'}, "fusion.scaling='standard' with config.fusion.visible='probability'"),
     ({'finetune.kind': 'none', 'finetune.select': 'held'}, 'finetune.select=held needs kind=softmax, not none'),
+    (
+      {'finetune.kind': 'autoencoder', 'finetune.drop_half': 0.5},
+      r'drop_half=0\.5 needs kind=softmax, not autoencoder',
+    ),
   ],
 )
 def test_what_a_kind_would_stumble_over_is_refused(fields: dict[str, Any], said: str) -> None:
@@ -281,6 +286,28 @@ def test_what_a_kind_does_not_read_may_be_anything(kind: str) -> None:
   if kind == 'mlp':
     settings.head.update({'heads': 3, 'primary': 'face'})
   fusion.check(settings)
+
+
+def test_fine_tuning_without_a_half_learns_nothing_of_it(tmp_path: pathlib.Path, monkeypatch: Any) -> None:
+  """Where every row loses its sound, no gradient reaches the sound's weights; and nobody loses it afterwards."""
+  told = {}
+
+  def without_sound(visible: jax.Array, keys: jax.Array, of_sound: np.ndarray, **settings: Any) -> jax.Array:
+    told.update(settings)
+    return visible * ~of_sound
+
+  monkeypatch.setattr(fusion.dbn, 'drop_half', without_sound)
+  x = fused(tmp_path, finetune__drop_half=0.3, finetune__dropout=0.0, finetune__optim__weight_decay=0.0)
+  assert told == {'share': 0.3, 'draw': 2}  # dropout has drawn 0 and 1
+  folder = x.made['fusion'][0]
+  before, after = checkpoint.read(folder / 'rbm0')['weights'], checkpoint.read(folder / 'dbn')['stack'][0]['weights']
+  np.testing.assert_array_equal(after[:SOUND], before[:SOUND])
+  assert (after[SOUND:] != before[SOUND:]).any()
+  _, visible, _ = fusion.joined(x, 0, tmp_path)
+  layers, want = checkpoint.read(folder / 'dbn')['stack'], visible
+  for layer in layers:
+    want = 1 / (1 + np.exp(-(want @ layer['weights'] + layer['hidden_bias'])))
+  np.testing.assert_allclose(array(x, 0, 'joint'), want, rtol=1e-4, atol=1e-5)
 
 
 def test_folds_side_by_side_give_what_they_give_one_by_one(tmp_path: pathlib.Path) -> None:
