@@ -1,1 +1,18 @@
 """emo_jax: a hybrid deep model that recognises emotion from sound and face, after Zhang et al. (TCSVT 2018)."""
+
+import pathlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+  from emo_jax.model import Model
+
+
+def load(folder: str | pathlib.Path) -> 'Model':
+  """A model that `python -m emo_jax.export` has written: `emo_jax.load(folder).predict(path)`.
+
+  Raises:
+    emo_jax.model.Unfit: it is no model folder, damaged, or of another version.
+  """
+  from emo_jax import model  # not before it is asked for: several processes must meet before JAX is imported
+
+  return model.load(folder)

@@ -116,3 +116,11 @@ def unbroken(tmp_path_factory, once, clips, launch) -> pathlib.Path:
     assert done.returncode == 0, done.stderr
 
   return shutil.copytree(once('unbroken', run), tmp_path_factory.mktemp('unbroken') / 'w')
+
+
+@pytest.fixture(scope='session')
+def model_folder(once, unbroken) -> pathlib.Path:
+  """The model of fold 0 of the tiny run, whose test speaker is s01; nobody changes it."""
+  from emo_jax import export
+
+  return once('model', lambda folder: export.export(str(unbroken), str(folder), fold=0))

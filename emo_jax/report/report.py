@@ -19,6 +19,7 @@ PROTOCOL = {
   'inductive': 'a clip is judged by itself alone',
   'transductive': "each speaker's clips, the judged ones among them, are standardised together, without their labels",
 }
+SHORT = 'the sound is shorter than a window: its end is repeated'
 APART = 'Inductive and transductive results must not be ranked together.'
 
 
@@ -73,7 +74,7 @@ def oddities(x: Experiment) -> dict[int, list[str]]:
     warnings = [half_clips[number]] if number in half_clips else []
     warnings += record['warnings']
     if record['audio'] and x.store.facts(number, 'audio')['columns'] < x.config.frontend.segments.length:
-      warnings.append('the sound is shorter than a window: its end is repeated')
+      warnings.append(SHORT)
     if warnings and number not in rejected:
       odd[number] = warnings
   return odd

@@ -56,6 +56,15 @@ def _whole_clips(x: Experiment, halves: tuple[str, ...]) -> tuple[np.ndarray, np
   return np.concatenate(own, axis=1), common
 
 
+def segment_features(x: Experiment, number: int, method: str) -> tuple[np.ndarray, np.ndarray]:
+  """What a contender of NETWORKS_OF, or 'hybrid', knows of a fold: features [n, F], and of which segments [n]."""
+  if method == 'hybrid':
+    folder = x.made['fusion'][number]
+    return np.load(folder / 'joint.npy'), np.load(folder / 'rows.npy')
+  rows = x.rows(x.folds[number], NETWORKS_OF[method], *SIDES)
+  return np.concatenate([load_features(x, number, rows, part) for part in NETWORKS_OF[method]], axis=1), rows
+
+
 def method_features(x: Experiment, number: int, method: str) -> tuple[np.ndarray, np.ndarray]:
   """What a contender's SVM sees: normalised features [clips, F], and which clips [clips] have them, in a fold."""
   if method in HALVES_OF:
@@ -63,12 +72,7 @@ def method_features(x: Experiment, number: int, method: str) -> tuple[np.ndarray
     present = x.sides(x.folds[number])[clips] != ''
     vectors, clips = vectors[present], clips[present]
   else:
-    if method == 'hybrid':
-      rows = np.load(x.made['fusion'][number] / 'rows.npy')
-      features = np.load(x.made['fusion'][number] / 'joint.npy')
-    else:
-      rows = x.rows(x.folds[number], NETWORKS_OF[method], *SIDES)
-      features = np.concatenate([load_features(x, number, rows, part) for part in NETWORKS_OF[method]], axis=1)
+    features, rows = segment_features(x, number, method)
     vectors, clips = pooling.pool(features, x.segments.clip[rows], kind=x.config.pool)
   return _normalised(x, number, vectors, clips), clips
 
@@ -199,7 +203,14 @@ def _key(x: Experiment, number: int, method: str) -> dict[str, Any]:
 
 
 def decide(x: Experiment) -> None:
-  """Every contender's scores of the judged clips, and where test clips are judged, of the held ones."""
+  """Every contender's scores of the judged clips, and where test clips are judged, of the held ones: a look."""
+  make(x)
+  if not x.planning:
+    provenance.note_look(x.cache, x.clips, x.config.to_dict())
+
+
+def make(x: Experiment) -> None:
+  """What `decide` makes, for who looks at no result."""
   judge = x.config.data.judge
 
   def work(folder: pathlib.Path, number: int, method: str) -> None:
@@ -221,4 +232,3 @@ def decide(x: Experiment) -> None:
         make = functools.partial(work, number=number, method=method)
         x.made[name].append(stages.run(x.cache, name, key, make))
         bar.update()
-  provenance.note_look(x.cache, x.clips, x.config.to_dict())
