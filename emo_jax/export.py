@@ -5,8 +5,8 @@
 Without --fold the networks, the DBN and the SVMs are trained once more, on all speakers of the experiment, with its
 config and seeds; what is trained lies in the experiment's cache and is trained once. With --fold=K (from 0) the model
 is that of one fold, nothing is trained, and that fold's test speakers are strangers to it. How sure it may be of
-strangers, a temperature for each contender, is fitted to clips of speakers that the folds' models have not learnt from:
-held ones, and where nobody was held, the test speakers (no verdict, and so no figure, hangs on it).
+strangers, two numbers for each contender, is fitted to clips of speakers that the folds' models have not learnt from:
+held ones, and where nobody was held, the test speakers (no figure of the experiment hangs on it).
 
 Exit status: 0 done, 1 for an experiment that cannot be exported, 2 for flags.
 """
@@ -94,33 +94,34 @@ def _machine(x: Experiment, number: int, method: str) -> dict[str, np.ndarray]:
     return dict(file)
 
 
-def temperatures(x: Experiment, numbers: list[int], method: str) -> dict[str, Any]:
+def calibrated(x: Experiment, numbers: list[int], method: str) -> dict[str, Any]:
   """How sure a contender may be, from what folds say of clips that they have not learnt from.
 
   Returns:
-    'clip' and 'segment', temperatures for the scores of whole clips and of single segments; 'side', 'held' or what the
-    experiment judged; 'clips', how many; 'ece', the expected calibration error over these before and after.
+    'clip' and 'segment', what calibration.coupled takes for whole clips and for single segments; 'side', 'held' or what
+    the experiment judged; 'clips', how many; 'accuracy' of the most probable class; 'ece', the expected calibration
+    error over these before (nothing fitted) and after.
   """
   side = 'held' if all(x.folds[number].held for number in numbers) else x.config.data.judge
-  of_clips: list[np.ndarray] = []
-  of_segments: list[np.ndarray] = []
+  margins: dict[str, list[np.ndarray]] = {'clip': [], 'segment': []}
   truths: dict[str, list[np.ndarray]] = {'clip': [], 'segment': []}
   for number in numbers:
     machine = _machine(x, number, method)
     features, rows = decide.segment_features(x, number, method)
     clip = x.segments.clip[rows]
     own = x.sides(x.folds[number])[clip] == side
-    vectors, clips = pooling.pool(features[own], clip[own], kind=x.config.pool)
-    alone, _ = pooling.pool(features[own], np.arange(own.sum()), kind=x.config.pool)
-    of_clips.append(svm.scores(machine, vectors))
-    of_segments.append(svm.scores(machine, alone))
-    truths['clip'].append(x.truth()[clips])
-    truths['segment'].append(x.truth()[clip[own]])
-  scores, truth = np.concatenate(of_clips), np.concatenate(truths['clip'])
-  fitted = calibration.fit_temperature(scores, truth)
-  ece = [calibration.reliability(calibration.probabilities(scores, t), truth)['ece'] for t in (1.0, fitted)]
-  of_segment = calibration.fit_temperature(np.concatenate(of_segments), np.concatenate(truths['segment']))
-  return {'clip': fitted, 'segment': of_segment, 'side': side, 'clips': len(truth), 'ece': [round(e, 4) for e in ece]}
+    for of, groups in (('clip', clip[own]), ('segment', np.arange(own.sum()))):
+      vectors, _ = pooling.pool(features[own], groups, kind=x.config.pool)
+      margins[of].append(svm.margins(machine, vectors))
+      truths[of].append(x.truth()[np.unique(groups) if of == 'clip' else clip[own]])
+  given = {of: (np.concatenate(margins[of]), np.concatenate(truths[of])) for of in margins}
+  fitted = {of: calibration.fit_coupling(*given[of]) for of in given}
+  of_clips, truth = given['clip']
+  plain = {'sharpness': 1.0, 'temperature': 1.0}
+  found = [calibration.reliability(calibration.coupled(of_clips, **how), truth) for how in (plain, fitted['clip'])]
+  right = calibration.coupled(of_clips, **fitted['clip']).argmax(1) == truth
+  ece = [round(of['ece'], 4) for of in found]
+  return {**fitted, 'side': side, 'clips': len(truth), 'accuracy': round(float(right.mean()), 4), 'ece': ece}
 
 
 def facts(x: Experiment, fold: int | None) -> dict[str, Any]:
@@ -133,7 +134,6 @@ def facts(x: Experiment, fold: int | None) -> dict[str, Any]:
   config, now = x.config.to_dict(), provenance.facts()
   others = [number for number in range(len(x.folds)) if number != fold] or [0]  # strangers stay strangers
   learnt = sorted({clip.speaker for clip in x.clips}) if fold is None else list(x.folds[fold].train)
-  calibrated = {method: temperatures(x, others, method) for method in model.METHODS}
   scores = report.load_scores(x, x.config.data.judge)
   figures = {method: report.judge_method(x, scores, method) for method in model.METHODS}
   return {
@@ -142,7 +142,7 @@ def facts(x: Experiment, fold: int | None) -> dict[str, Any]:
     'classes': x.classes,
     'features': {method: _size(x, others[0], method) for method in model.MODALITIES},
     'config': {field: config[field] for field in model.CONFIG},
-    'calibration': calibrated,
+    'calibration': {method: calibrated(x, others, method) for method in model.METHODS},
     'figures': {
       'judged': x.config.data.judge,
       'leaks_allowed': x.config.data.allow_leaks,

@@ -99,8 +99,9 @@ def _silent(x: Experiment) -> np.ndarray:
 def judge(model: Model, x: Experiment) -> dict[str, Any]:
   """What a model says of an opened clip.
 
-  The verdict is the hybrid's, or where it has none that of the half that is there. Confidences are calibrated: of clips
-  of strangers with 0.7, about 70 % are right. A segment's are for 655 ms alone, and so less sure.
+  The verdict is the hybrid's, or where it has none that of the half that is there: the class that the SVM's pairwise
+  margins make most probable (calibration.coupled; mostly that of its votes, which an experiment counts). Confidences
+  are calibrated: of strangers' clips with 0.7 about 70 % should be right. A segment's are for its 655 ms alone.
 
   Returns:
     plain data:
@@ -221,8 +222,7 @@ def _placed(features: np.ndarray, rows: np.ndarray, wanted: np.ndarray) -> np.nd
 
 def _shares(model: Model, method: str, vectors: np.ndarray, of: str) -> np.ndarray:
   """Calibrated probabilities [n, C] of an SVM's vectors [n, F']; `of` 'clip' or 'segment'."""
-  temperature = model.facts['calibration'][method][of]
-  return calibration.probabilities(svm.scores(model.machines[method], vectors), temperature)
+  return calibration.coupled(svm.margins(model.machines[method], vectors), **model.facts['calibration'][method][of])
 
 
 def _named(model: Model, shares: np.ndarray) -> Shares:

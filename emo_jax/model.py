@@ -1,6 +1,6 @@
 """The model folder: all that prediction needs of a trained experiment, as plain data (after all steps of the pipeline).
 
-  model.json            classes, config, temperatures, figures, where it comes from, licences, digest of the weights
+  model.json            classes, config, calibration, figures, where it comes from, licences, digest of the weights
   weights.safetensors   every array under a name, as audio/params/conv1/kernel
   README.md             the same for people
 

@@ -1,6 +1,5 @@
 """A model folder is what a finished experiment has learnt, as plain data, and nothing else is taken for one."""
 
-import csv
 import json
 import pathlib
 import pickle
@@ -47,23 +46,26 @@ def test_a_folder_holds_three_files_and_no_pickle(model_folder: pathlib.Path) ->
   assert str(REPO) not in (model_folder / 'model.json').read_text()
 
 
-def test_a_models_verdicts_are_those_of_its_experiment(
+def test_a_model_says_of_a_file_what_its_experiment_knew(
   model_folder: pathlib.Path, unbroken: pathlib.Path, clips: pathlib.Path
 ) -> None:
-  """Every test clip of the fold, from the file anew: probabilities are those that predictions.csv's scores come to."""
+  """Every test clip of the fold, from the file anew, against the features and the SVMs of the experiment's stages."""
   loaded = emo_jax.load(model_folder)
-  with open(unbroken / 'predictions.csv') as file:
-    rows = [row for row in csv.DictReader(file) if row['fold'] == '0']
-  assert rows
-  for row in rows:
-    result = loaded.predict(clips / f'{row["clip"]}.mp4')
-    assert result['by'] == 'hybrid' and result['verdict'] == row['hybrid']
-    for method in model.METHODS:
-      scores = np.array([[float(row[f'{method}:{name}']) for name in loaded.classes]])
-      temperature = loaded.facts['calibration'][method]['clip']
-      expected = calibration.probabilities(scores, temperature)[0]
-      found = list(result['methods'][method]['probabilities'].values())
-      np.testing.assert_allclose(found, expected, atol=2e-4)
+  x = finished.open_experiment(None, str(unbroken))
+  finished.reopen(x)
+  judged = np.flatnonzero(x.sides(x.folds[0]) == 'test')
+  assert len(judged)
+  results = [loaded.predict(clips / f'{x.clips[clip].id}.mp4') for clip in judged]
+  for method in model.METHODS:
+    features, of = decide.method_features(x, 0, method)
+    with np.load(x.made[f'decide/{method}'][0] / f'{method}_svm.npz') as machine:
+      margins = svm.margins(dict(machine), features[np.searchsorted(of, judged)])
+    expected = calibration.coupled(margins, **loaded.facts['calibration'][method]['clip'])
+    found = [list(result['methods'][method]['probabilities'].values()) for result in results]
+    np.testing.assert_allclose(found, expected, atol=2e-4)
+    verdicts = [result['methods'][method]['verdict'] for result in results]
+    assert verdicts == [x.classes[number] for number in expected.argmax(1)]
+  assert {result['by'] for result in results} == {'hybrid'}
 
 
 def test_arrays_come_back_as_they_went(tmp_path: pathlib.Path) -> None:
@@ -74,24 +76,28 @@ def test_arrays_come_back_as_they_went(tmp_path: pathlib.Path) -> None:
   assert back['stack']['0']['w'].shape == () and back['stack']['0']['w'] == 3 and back['stack']['1']['w']
 
 
-def test_temperatures_are_fitted_to_clips_of_others(unbroken: pathlib.Path) -> None:
-  """The pooled scores of the folds, by an oracle that searches a grid."""
+def test_the_calibration_is_fitted_to_clips_of_others(unbroken: pathlib.Path) -> None:
+  """Those of the folds' strangers, by an oracle that searches a grid."""
   x = finished.open_experiment(None, str(unbroken))
   finished.reopen(x)
-  fitted = export.temperatures(x, [0, 1, 2], 'hybrid')
+  fitted = export.calibrated(x, [0, 1, 2], 'hybrid')
   assert fitted['side'] == ('held' if x.folds[0].held else 'test')
-  of_clips, truths = [], []
+  given, truths = [], []
   for number, fold in enumerate(x.folds):
     features, clips = decide.method_features(x, number, 'hybrid')
     own = np.isin([x.clips[clip].speaker for clip in clips], fold.held or fold.test)
     with np.load(x.made['decide/hybrid'][number] / 'hybrid_svm.npz') as machine:
-      of_clips.append(svm.scores(dict(machine), features[own]))
+      given.append(svm.margins(dict(machine), features[own]))
     truths.append(x.truth()[clips[own]])
-  scores, truth = np.concatenate(of_clips), np.concatenate(truths)
-  loss = lambda t: -np.log(calibration.probabilities(scores, t)[np.arange(len(truth)), truth]).mean()
-  grid = np.geomspace(0.01, 100, 2000)
+  margins, truth = np.concatenate(given), np.concatenate(truths)
+
+  def loss(sharpness: float, temperature: float) -> float:
+    shares = calibration.coupled(margins, sharpness=sharpness, temperature=temperature)
+    return -np.log(np.maximum(shares[np.arange(len(truth)), truth], 1e-12)).mean()
+
   assert fitted['clips'] == len(truth)
-  assert loss(fitted['clip']) <= min(map(loss, grid)) + 1e-4
+  grid = np.geomspace(0.01, 100, 40)
+  assert loss(**fitted['clip']) <= min(loss(s, t) for s in grid for t in grid) + 1e-3
 
 
 def test_a_model_of_all_speakers_has_learnt_from_all(unbroken: pathlib.Path, tmp_path: pathlib.Path) -> None:

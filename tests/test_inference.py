@@ -94,9 +94,8 @@ def test_segments_left_out_do_not_count(loaded, lacking, whole) -> None:
   features = {half: inference._features(loaded, whole, half, np.arange(2)) for half in ('audio', 'visual')}
   joint, _ = filling.joint(loaded.fused, features, np.ones((2, 2), bool), np.arange(2), how='zero', steps=1, seed=0)
   vector, _ = pooling.pool(joint[:1], np.zeros(1, int), kind='mean')
-  expected = calibration.probabilities(
-    svm.scores(loaded.machines['hybrid'], vector), loaded.facts['calibration']['hybrid']['clip']
-  )
+  margins = svm.margins(loaded.machines['hybrid'], vector)
+  expected = calibration.coupled(margins, **loaded.facts['calibration']['hybrid']['clip'])
   np.testing.assert_allclose(list(result['methods']['hybrid']['probabilities'].values()), expected[0], atol=1e-5)
 
 

@@ -1,6 +1,7 @@
 """Whether a contender is as often right as it is sure: temperature scaling, reliability (pipeline step: report).
 
-Source: Guo, Pleiss, Sun, Weinberger, On Calibration of Modern Neural Networks, 2017.
+Sources: Guo, Pleiss, Sun, Weinberger, On Calibration of Modern Neural Networks, 2017. For pairs of classes Platt 1999;
+Price, Knerr, Personnaz, Dreyfus, Pairwise Neural Network Classifiers with Probabilistic Outputs, 1995.
 """
 
 from typing import Any
@@ -45,6 +46,41 @@ def fit_temperature(scores: np.ndarray, truth: np.ndarray) -> float:
   loss = lambda log: float(np.sum(special.logsumexp(rest / np.exp(log), axis=1) - own / np.exp(log)))
   best = optimize.minimize_scalar(loss, bounds=np.log(TEMPERATURES), method='bounded', options={'xatol': 1e-6})
   return float(np.exp(best.x)) if best.fun < loss(0.0) else 1.0
+
+
+def coupled(margins: np.ndarray, *, sharpness: float, temperature: float) -> np.ndarray:
+  """Probabilities from an SVM's pairwise margins: of each class the product of its chances against all others.
+
+  The votes of `svm.scores` come in whole numbers and are as sure of a clip at a border as of one far from it.
+
+  Args:
+    margins: [N, C, C], from svm.margins.
+    sharpness: of the margins, before a logistic function makes a chance of each.
+    temperature: of the products.
+
+  Returns:
+    float [N, C].
+  """
+  from scipy import special
+
+  return special.softmax(special.log_expit(margins * sharpness).sum(2) / temperature, axis=1)
+
+
+def fit_coupling(margins: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+  """'sharpness' and 'temperature' with which `coupled` gives these clips the least log-loss.
+
+  Args:
+    margins: [N, C, C], of clips that are neither learnt from nor judged.
+    truth: int [N], classes that were learnt.
+  """
+  from scipy import optimize
+
+  def loss(logs: np.ndarray) -> float:
+    shares = coupled(margins, sharpness=np.exp(logs[0]), temperature=np.exp(logs[1]))
+    return float(-np.mean(np.log(np.maximum(shares[np.arange(len(truth)), truth], _LEAST))))
+
+  best = optimize.minimize(loss, np.zeros(2), method='Nelder-Mead', bounds=[tuple(np.log(TEMPERATURES))] * 2)
+  return {'sharpness': float(np.exp(best.x[0])), 'temperature': float(np.exp(best.x[1]))}
 
 
 def reliability(of_clips: np.ndarray, truth: np.ndarray) -> dict[str, Any]:

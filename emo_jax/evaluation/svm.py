@@ -53,6 +53,32 @@ def fit(
   }
 
 
+def _pairwise(arrays: Arrays, features: np.ndarray) -> np.ndarray:
+  """What each pairwise machine says, float [clips, pairs]; above 0 it is the first of its classes."""
+  return ((features - arrays['low']) / arrays['spread']) @ arrays['coefficients'].T + arrays['intercepts']
+
+
+def margins(arrays: Arrays, features: np.ndarray) -> np.ndarray:
+  """How far each pairwise machine decides for the first of its classes.
+
+  Args:
+    arrays: from `fit`.
+    features: [clips, F].
+
+  Returns:
+    float [clips, C, C], for the class of the row, against that of the column; infinite against a class that the
+    training clips did not have, and of that -infinite.
+  """
+  count, present = int(arrays['classes']), arrays['present']
+  known = np.isin(np.arange(count), present)
+  result = np.zeros((len(features), count, count))
+  result[:, known[:, None] & ~known], result[:, ~known] = np.inf, -np.inf
+  first, second = (present[of] for of in np.triu_indices(len(present), 1))
+  given = _pairwise(arrays, features)
+  result[:, first, second], result[:, second, first] = given, -given
+  return result
+
+
 def scores(arrays: Arrays, features: np.ndarray) -> np.ndarray:
   """One score a class: votes of the pairwise machines, ties broken by their summed margins (scikit-learn's 'ovr').
 
@@ -63,11 +89,11 @@ def scores(arrays: Arrays, features: np.ndarray) -> np.ndarray:
   Returns:
     float [clips, C]; the highest is the verdict, -inf stands at classes that the training clips did not have.
   """
-  margins = ((features - arrays['low']) / arrays['spread']) @ arrays['coefficients'].T + arrays['intercepts']
+  given = _pairwise(arrays, features)
   count = len(arrays['present'])
   votes, confidence = np.zeros((len(features), count)), np.zeros((len(features), count))
   pairs = [(first, second) for first in range(count) for second in range(first + 1, count)]
-  for (first, second), margin in zip(pairs, margins.T, strict=True):
+  for (first, second), margin in zip(pairs, given.T, strict=True):
     votes[:, first] += margin >= 0
     votes[:, second] += margin < 0
     confidence[:, first] += margin

@@ -39,11 +39,11 @@ def readme(facts: dict[str, Any]) -> str:
   figures, learnt, calibration = facts['figures'], facts['trained_on'], facts['calibration']
   of_fold = learnt['fold'] is not None
   whose = f'fold {learnt["fold"]} of {figures["folds"]}' if of_fold else 'all speakers of the experiment'
-  rows = [
-    f'| {SAID[method]} | {figures[method]["accuracy"]:.3f} | {figures[method]["uar"]:.3f} | '
-    f'{calibration[method]["ece"][0]:.3f} | {calibration[method]["ece"][1]:.3f} |'
-    for method in SAID
-  ]
+  rows = []
+  for method, said in SAID.items():
+    found, fitted = figures[method], calibration[method]
+    numbers = (found['accuracy'], found['uar'], fitted['accuracy'], *fitted['ece'])
+    rows.append(f'| {said} | {" | ".join(f"{number:.3f}" for number in numbers)} |')
   hybrid = calibration['hybrid']
   strangers = 'NOT only strangers: leaks were allowed' if figures['leaks_allowed'] else 'strangers to each'
   lines = [
@@ -54,14 +54,15 @@ def readme(facts: dict[str, Any]) -> str:
     '    python -m emo_jax.predict --model=THIS_FOLDER clip.mp4',
     '    python -m emo_jax.app --model=THIS_FOLDER',
     '',
-    f'How often the models of {figures["folds"]} folds were right, on {figures["judged"]} speakers ({strangers}), and '
-    'how far sureness was from that (expected calibration error), before and after a temperature:',
+    f'How often the models of {figures["folds"]} folds were right, on {figures["judged"]} speakers ({strangers}), by '
+    "the SVM's votes; then by its most probable class, as this model answers, and how far sureness was from that "
+    '(expected calibration error) before and after two numbers were fitted:',
     '',
-    '| judged by | accuracy | UAR | ECE before | after |',
-    '| --- | --- | --- | --- | --- |',
+    '| judged by | accuracy | UAR | accuracy, most probable | ECE before | after |',
+    '| --- | --- | --- | --- | --- | --- |',
     *rows,
     '',
-    f'Temperatures are fitted to {hybrid["clips"]} {hybrid["side"]} clips; the errors after are of these very clips.',
+    f'The last three columns are of the {hybrid["clips"]} {hybrid["side"]} clips that the two numbers are fitted to.',
     '' if of_fold else 'This model has learnt from those speakers too, so its own figures cannot be measured on them.',
     'Other people, languages, cameras and rooms than those learnt from: expect less, and surer errors.',
     'It names what a face and a voice show to this model, not what somebody feels.',

@@ -86,3 +86,25 @@ def test_scores_of_a_known_temperature_are_calibrated_at_it() -> None:
   scores, truth = drawn(3.0, 6000)
   before, after = (calibration.reliability(calibration.probabilities(scores, t), truth) for t in (1.0, 3.0))
   assert before['ece'] > 0.15 and after['ece'] < 0.03 and after['nll'] < before['nll']
+
+
+def test_coupling_is_the_product_of_pairwise_chances() -> None:
+  """By hand for three classes; one that was never seen gets nothing."""
+  margins = np.array([[[0.0, 2.0, -1.0], [-2.0, 0.0, 0.5], [1.0, -0.5, 0.0]]])
+  chance = lambda margin: 1 / (1 + np.exp(-1.5 * margin))
+  products = np.array([chance(2.0) * chance(-1.0), chance(-2.0) * chance(0.5), chance(1.0) * chance(-0.5)]) ** (1 / 0.7)
+  found = calibration.coupled(margins, sharpness=1.5, temperature=0.7)
+  np.testing.assert_allclose(found[0], products / products.sum(), rtol=1e-9)
+  unseen = np.full((1, 4, 4), np.inf)
+  unseen[:, 3], unseen[:, :3, :3] = -np.inf, margins
+  np.testing.assert_allclose(calibration.coupled(unseen, sharpness=1.5, temperature=0.7)[0], [*found[0], 0], rtol=1e-9)
+
+
+def test_a_coupling_is_found_again_from_its_own_draws() -> None:
+  rng = np.random.default_rng(5)
+  upper = np.triu(rng.normal(0, 2, (20000, 4, 4)), 1)
+  margins = upper - upper.transpose(0, 2, 1)
+  shares = calibration.coupled(margins, sharpness=0.6, temperature=2.0)
+  truth = (shares.cumsum(1) > rng.random((20000, 1))).argmax(1)
+  fitted = calibration.fit_coupling(margins, truth)
+  np.testing.assert_allclose(calibration.coupled(margins[:500], **fitted), shares[:500], atol=0.03)

@@ -125,3 +125,17 @@ def test_without_held_rows_no_penalty_is_chosen() -> None:
   train, labels, test = data('iris', 3)
   with pytest.raises(ValueError, match=r'no held clip .*config.svm.candidates=\(\)'):
     svm.choose(train, labels, test[:0], labels[:0], candidates=(1.0,), classes=3)
+
+
+def test_margins_are_those_of_scikit_learns_pairwise_machines() -> None:
+  """decision_function_shape='ovo' gives them, pair by pair; a class that was never seen loses against all."""
+  rng = np.random.default_rng(3)
+  features, labels = rng.normal(size=(60, 5)), np.array([0, 1, 3])[rng.integers(3, size=60)]
+  arrays = svm.fit(features, labels, c=1.0, classes=4)
+  scaled = (features - arrays['low']) / arrays['spread']
+  oracle = SVC(kernel='linear', C=1.0, decision_function_shape='ovo').fit(scaled, labels).decision_function(scaled)
+  margins = svm.margins(arrays, features)
+  for number, (first, second) in enumerate([(0, 1), (0, 3), (1, 3)]):
+    np.testing.assert_allclose(margins[:, first, second], oracle[:, number], atol=1e-6)
+    np.testing.assert_allclose(margins[:, second, first], -oracle[:, number], atol=1e-6)
+  assert (margins[:, [0, 1, 3], 2] == np.inf).all() and (margins[:, 2] == -np.inf).all()
