@@ -126,7 +126,8 @@ def fill_in(
 ) -> jax.Array:
   """Fills in the visible units that lack, with those that are there held fast.
 
-  In the lowest RBM alone: what the layers above add is lost on the way down in means.
+  In the lowest RBM alone: a chain through the whole stack, up and down in means, was no better on held speakers (192
+  clips, three seeds) and takes longer.
 
   Args:
     stack: as the greedy training left it, before any fine-tuning.
