@@ -19,6 +19,7 @@ import numpy as np
 
 from emo_jax import files
 from emo_jax.context import Experiment
+from emo_jax.evaluation import calibration, svm
 from emo_jax.frontend import halves
 from emo_jax.models import dbn
 from emo_jax.steps import filling, start
@@ -179,6 +180,8 @@ def _model(folder: pathlib.Path, facts: dict[str, Any]) -> Model:
     stack=stacks['stack'],
     kinds=dbn.stack_units(len(of_dbn.units), visible=of_dbn.visible, top=of_dbn.top),
   )
+  for method in METHODS:
+    _check_machine(arrays['svm'][method], facts['calibration'][method], len(facts['classes']))
   variables = {modality: parallel.replicate(arrays[modality]) for modality in MODALITIES}
   return Model(config, list(facts['classes']), variables, fused, {m: arrays['svm'][m] for m in METHODS}, facts)
 
@@ -186,6 +189,18 @@ def _model(folder: pathlib.Path, facts: dict[str, Any]) -> Model:
 def without_clip(config: Any, classes: list[str]) -> Experiment:
   """An experiment that has a model's networks, and no clip yet."""
   return Experiment(config, pathlib.Path(), pathlib.Path(), [], classes, [])
+
+
+def _check_machine(machine: dict[str, np.ndarray], calibrated: dict[str, Any], classes: int) -> None:
+  """Judges nothing at all, as clips and segments will be judged.
+
+  Raises:
+    ValueError, TypeError, LookupError: the machine or its calibration is none.
+  """
+  margins = svm.margins(machine, np.zeros((1, *machine['low'].shape)))
+  for of in ('clip', 'segment'):
+    if calibration.coupled(margins, **calibrated[of]).shape != (1, classes):
+      raise ValueError(f'an SVM of {margins.shape[1]} classes, not {classes}')
 
 
 def _check_fit(folder: pathlib.Path, name: str, like: Tree, found: Tree) -> None:

@@ -127,6 +127,8 @@ def test_a_model_of_all_speakers_has_learnt_from_all(unbroken: pathlib.Path, tmp
     (lambda facts: facts['config']['audio'].update(width=0.5), 'does not fit together'),
     (lambda facts: facts['config']['fusion'].update(units=[4, 4, 4]), 'no whole model'),
     (lambda facts: facts['config'].pop('visual'), 'no whole model'),
+    (lambda facts: facts['calibration']['audio'].update(clip=1.0), 'no whole model'),
+    (lambda facts: facts['calibration'].pop('hybrid'), 'no whole model'),
     (lambda facts: facts.pop('format'), 'cannot be read'),
   ],
 )

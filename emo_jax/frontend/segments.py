@@ -80,6 +80,23 @@ def choose_frames(inside: np.ndarray) -> np.ndarray:
   return np.concatenate([np.repeat(inside[:1], missing // 2), inside, np.repeat(inside[-1:], missing - missing // 2)])
 
 
+def _shown(times: np.ndarray, column_s: float, *, length: int, shift: int) -> np.ndarray:
+  """The windows of a film without sound, int [S], but for those in which no frame is shown.
+
+  Time stamps may leap by years: what there is to see must not be looked for window by window.
+  """
+  seen = times - times[0]
+  picture_s = seen[-1] + (np.median(np.diff(times)) if len(times) > 1 else 0.0)
+  most = min(1 + int((picture_s - FRAME_S) / column_s), np.iinfo(np.int32).max)  # the table's starts are int32
+  count = window_count(most, length=length, shift=shift)
+  reach = int(np.ceil(((length - 1) * column_s + FRAME_S) / (shift * column_s)))
+  near = np.floor(seen / (shift * column_s)).astype(np.int64)[:, None] - np.arange(-1, reach + 1)
+  windows = np.unique(near.clip(0, count - 1))
+  begin = windows * shift * column_s + times[0]
+  end = begin + (length - 1) * column_s + FRAME_S
+  return windows[np.searchsorted(times, begin - 1e-9) < np.searchsorted(times, end - 1e-9)]
+
+
 def of_clip(
   clip: int,
   columns: int,
@@ -101,13 +118,12 @@ def of_clip(
     length, shift: of a window, in log-mel frames.
   """
   if columns:
-    count = window_count(columns, length=length, shift=shift)
+    windows = np.arange(window_count(columns, length=length, shift=shift))
   elif len(times):
-    picture_s = times[-1] - times[0] + (np.median(np.diff(times)) if len(times) > 1 else 0.0)
-    count = window_count(1 + int((picture_s - FRAME_S) / column_s), length=length, shift=shift)
+    windows = _shown(times, column_s, length=length, shift=shift)
   else:
-    count = 0
-  start = np.arange(count) * shift
+    windows = np.arange(0)
+  count, start = len(windows), windows * shift
   begin = start * column_s + (0.0 if columns or not len(times) else times[0])
   first = np.searchsorted(times, begin - 1e-9)  # a frame shown just at the window's start is in it
   last = np.searchsorted(times, begin + (length - 1) * column_s + FRAME_S - 1e-9)

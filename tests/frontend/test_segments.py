@@ -123,6 +123,19 @@ def test_without_sound_the_picture_decides_the_windows() -> None:
   assert of_clip(0, np.array([0.5])).frames.tolist() == [[0] * 16]  # a single frame is still a segment
 
 
+def test_without_sound_there_are_the_windows_in_which_a_frame_is_shown() -> None:
+  """One by one, of films with gaps; and of one whose last time stamp is years ahead, at once."""
+  rng = np.random.default_rng(2)
+  for _ in range(20):
+    times = np.cumsum(rng.choice([0.04, 0.2, 3.0], size=30, p=[0.6, 0.3, 0.1])) + 0.3
+    whole = 1 + max(1 + int((times[-1] - times[0] + np.median(np.diff(times)) - 0.025) / 0.01) - 64, 0) // 30
+    begin = np.arange(whole) * 30 * 0.01 + times[0]
+    shown = [any((b - 1e-9 <= t) and (t < b + 0.655 - 1e-9) for t in times) for b in begin]
+    assert of_clip(0, times).start.tolist() == (30 * np.flatnonzero(shown)).tolist()
+  table = of_clip(0, np.append(np.arange(30) / 25, 1e7 + np.arange(30) / 25))
+  assert len(table) < 12 and table.start[-1] > 9e8
+
+
 def test_without_a_picture_there_is_no_face_and_without_both_no_segment() -> None:
   table = of_clip(124)
   assert len(table) == 3 and table.has_audio.all() and not table.has_face.any()
