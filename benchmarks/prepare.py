@@ -27,6 +27,8 @@ import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
 
+from benchmarks.plain import plain_clip
+
 CONFIG = config_flags.DEFINE_config_file('config', 'configs/java_sed.py', 'How ours prepares.')
 DATA = flags.DEFINE_string('data', '../shared/data/java_sed', 'The unpacked Java-SED.')
 CLIPS = flags.DEFINE_integer('clips', 192, 'Clips, evenly among the sorted ones.', lower_bound=1)
@@ -77,47 +79,6 @@ def plain(paths: list[str], folder: str, config: Any, cores: int) -> tuple[Eyes,
   with pool(cores) as processes:
     found = list(processes.map(one, paths))
   return [box for box, _ in found], [eyes for _, eyes in found]
-
-
-@functools.cache
-def _cascade(name: str) -> Any:
-  import cv2
-
-  cv2.setNumThreads(1)
-  return cv2.CascadeClassifier(str(pathlib.Path(cv2.__file__).parent / f'data/haarcascade_{name}.xml'))
-
-
-def plain_clip(path: str, folder: str, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-  """Writes one clip's features, and returns the boxes [F, 4] and the eyes [F, 2, 2] in its frames."""
-  import av
-  import cv2
-  import librosa
-
-  with av.open(path) as container:
-    rate = container.streams.audio[0].rate
-    wave = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
-  mel = librosa.feature.melspectrogram(
-    y=wave, sr=rate, n_fft=rate // 40, hop_length=rate // 100, n_mels=64, fmin=20, fmax=8000
-  )
-  static = librosa.power_to_db(mel)
-  sound = np.stack([static, librosa.feature.delta(static), librosa.feature.delta(static, order=2)])
-  crops, boxes, pairs = [], [], []
-  with av.open(path) as container:
-    for frame in container.decode(video=0):
-      image = frame.to_ndarray(format='rgb24')
-      gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-      box, pair = np.full(4, np.nan), np.full((2, 2), np.nan)
-      found = _cascade('frontalface_default').detectMultiScale(gray, 1.1)
-      if len(found):
-        x, y, w, h = box = max(found, key=lambda each: each[2])
-        eyes = _cascade('eye').detectMultiScale(gray[y : y + h, x : x + w], 1.1)
-        if len(eyes) > 1:
-          pair = np.array([(x + ex + ew / 2, y + ey + eh / 2) for ex, ey, ew, eh in sorted(eyes[:2].tolist())])
-        crops.append(cv2.resize(image[y : y + h, x : x + w], size[::-1]))
-      boxes.append(box)
-      pairs.append(pair)
-  np.savez(pathlib.Path(folder) / pathlib.Path(path).stem, sound=sound, faces=np.array(crops))
-  return np.array(boxes), np.array(pairs)
 
 
 def _timed(prepare: Any, paths: list[str], config: Any, cores: set[int]) -> tuple[float, float, Eyes, Eyes]:
