@@ -6,6 +6,8 @@ BIN := .venv/bin
 
 demo: .venv/installed
 	$(BIN)/python launch.py --config=configs/demo.py --workdir=runs/demo
+	$(BIN)/python -m emo_jax.export --workdir=runs/demo --out=runs/demo/model --fold=0
+	$(BIN)/python -m emo_jax.predict --model=runs/demo/model --out=runs/demo/predicted runs/demo_clips/s01
 
 test: .venv/installed
 	$(BIN)/ruff format --check .
@@ -21,6 +23,7 @@ test-kill: .venv/installed
 test-slow: .venv/installed
 	$(BIN)/pytest -m slow
 
+# The last one needs what make demo leaves.
 benchmarks: .venv/installed
 	$(BIN)/python -m benchmarks.conv3d
 	$(BIN)/python -m benchmarks.train_step
@@ -30,6 +33,7 @@ benchmarks: .venv/installed
 	$(BIN)/python -m benchmarks.folds
 	$(BIN)/python -m benchmarks.overhead
 	$(BIN)/python -m benchmarks.scaling
+	$(BIN)/python -m benchmarks.predict --model=runs/demo/model --clips=runs/demo_clips
 
 .venv/installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
