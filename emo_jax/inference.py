@@ -26,11 +26,10 @@ from emo_jax.steps import filling, prepare, start
 from emo_jax.training import supervised
 
 __all__ = ['Model', 'Unreadable', 'judge', 'load', 'opened', 'saliency']
-BATCH = 8  # segments at once: those of a clip of 3 s; one shape, so that programs are compiled once
+BATCH = 4  # segments at once, of one shape, so that programs are compiled once; with more no core is faster a segment
 LIMIT_S = 60.0  # without a frame, after which a clip's decoder is stopped
 BLOCK = 256  # segments of which the sound is looked at together
 SILENCE_S = 2.0  # a shorter silence within a sound is part of how somebody speaks, and was learnt from
-HALVES = {'audio': 'sound', 'visual': 'face'}  # as people call them
 Shares = dict[str, float]
 
 
