@@ -13,7 +13,6 @@ import json
 import pathlib
 from typing import Any
 
-import jax
 import ml_collections
 import numpy as np
 
@@ -23,7 +22,7 @@ from emo_jax.evaluation import calibration, svm
 from emo_jax.frontend import halves
 from emo_jax.models import dbn
 from emo_jax.steps import filling, start
-from emo_jax.training import parallel
+from emo_jax.training import checkpoint, parallel
 
 Tree = Any
 FORMAT = 1  # raised when what a folder holds changes
@@ -75,9 +74,7 @@ class Model:
 
 def flat(tree: Tree) -> dict[str, np.ndarray]:
   """Nested dicts, lists and tuples of arrays as one dict, with names like audio/params/conv1/kernel."""
-  leaves = jax.tree_util.tree_leaves_with_path(tree)
-  named = {jax.tree_util.keystr(path, simple=True, separator='/'): leaf for path, leaf in leaves}
-  return {name: np.asarray(leaf, order='C') for name, leaf in named.items()}
+  return {name: np.asarray(leaf, order='C') for name, leaf in checkpoint.by_name(tree).items()}
 
 
 def nested(arrays: dict[str, np.ndarray]) -> Tree:
@@ -171,7 +168,8 @@ def _model(folder: pathlib.Path, facts: dict[str, Any]) -> Model:
   config = ml_collections.ConfigDict(facts['config'])
   clip = without_clip(config, facts['classes'])
   for modality in MODALITIES:
-    _check_fit(folder, modality, start.variables_like(clip, modality), arrays[modality])
+    if other := checkpoint.differences(arrays[modality], start.variables_like(clip, modality)):
+      raise Unfit(f'{folder} does not fit together: {modality}/{f"; {modality}/".join(other[:3])}: export it again')
   of_dbn = config.fusion
   stacks = {name: [arrays[name][str(n)] for n in range(len(of_dbn.units))] for name in ('greedy', 'stack')}
   fused = filling.Fused(
@@ -201,23 +199,3 @@ def _check_machine(machine: dict[str, np.ndarray], calibrated: dict[str, Any], c
   for of in ('clip', 'segment'):
     if calibration.coupled(margins, **calibrated[of]).shape != (1, classes):
       raise ValueError(f'an SVM of {margins.shape[1]} classes, not {classes}')
-
-
-def _check_fit(folder: pathlib.Path, name: str, like: Tree, found: Tree) -> None:
-  """Refuses weights that are not those of the network that the config describes.
-
-  Raises:
-    Unfit: the first that differ.
-  """
-  shapes = lambda tree: {
-    jax.tree_util.keystr(path, simple=True, separator='/'): f'{leaf.dtype}{list(leaf.shape)}'
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-  }
-  wanted, there = shapes(like), shapes(found)
-  other = [
-    f'{name}/{array} is {there.get(array, "absent")}, not {wanted.get(array, "absent")}'
-    for array in wanted | there
-    if wanted.get(array) != there.get(array)
-  ]
-  if other:
-    raise Unfit(f'{folder} does not fit together: {"; ".join(other[:3])}: export it again')

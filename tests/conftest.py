@@ -6,7 +6,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,8 @@ SHARED = {'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.1', 'JAX_COMPILATION_
 
 # Warnings are errors, but for the way in which ml_collections loads config files, and what killed runs leave in there.
 MILD = [f'-Wignore:Error {doing} persistent compilation cache' for doing in ('reading', 'writing')]
+CHROMIUM = ['--no-sandbox', '--headless=new', '--disable-gpu', '--disable-quic', '--no-first-run']
+CHROMIUM += ['--disable-background-networking', '--disable-component-update', '--disable-sync']
 STRICT = ['-Werror', '-Wignore:the load_module() method:DeprecationWarning', *MILD]
 
 
@@ -124,3 +127,16 @@ def model_folder(once, unbroken) -> pathlib.Path:
   from emo_jax import export
 
   return once('model', lambda folder: export.export(str(unbroken), str(folder), fold=0))
+
+
+@pytest.fixture(scope='module')
+def browser() -> Iterator[Any]:
+  """A real, headless Chromium, by playwright."""
+  chromium = shutil.which('chromium')
+  if chromium is None:
+    pytest.skip('no chromium on the path')
+  playwright = pytest.importorskip('playwright.sync_api', reason='playwright is not installed (the extra test)')
+  with playwright.sync_playwright() as play:
+    opened = play.chromium.launch(executable_path=chromium, args=CHROMIUM)
+    yield opened
+    opened.close()

@@ -48,7 +48,7 @@ def _on_host(tree: Tree) -> Tree:
   return jax.tree.map(np.asarray, jax.device_get(tree))
 
 
-def _by_name(tree: Tree) -> dict[str, Any]:
+def by_name(tree: Tree) -> dict[str, Any]:
   """The leaves of a tree; Orbax gives tuples back as lists, and named ones as dicts, which have the same names here."""
   leaves = jax.tree_util.tree_leaves_with_path(tree)
   return {jax.tree_util.keystr(path, simple=True, separator='/'): leaf for path, leaf in leaves}
@@ -57,7 +57,7 @@ def _by_name(tree: Tree) -> dict[str, Any]:
 def _crc32(tree: Tree) -> np.ndarray:
   """uint32 []: the checksum of all arrays and their names."""
   crc = 0
-  for name, array in sorted(_by_name(tree).items()):
+  for name, array in sorted(by_name(tree).items()):
     crc = zlib.crc32(f'{name} {array.dtype}{array.shape}'.encode(), crc)
     crc = zlib.crc32(np.ascontiguousarray(array).data, crc)
   return np.asarray(crc, np.uint32)
@@ -102,24 +102,28 @@ def _plain_errors(folder: pathlib.Path) -> Iterator[None]:
     raise OSError(int(code[1]), os.strerror(int(code[1])), str(folder)) from error
 
 
+def differences(found: Tree, like: Tree) -> list[str]:
+  """The arrays of a tree that are missing, too many, or of another shape or type than those of `like`, in words."""
+  there, here = (
+    {name: f'{leaf.dtype}{list(leaf.shape)}' for name, leaf in by_name(tree).items()} for tree in (found, like)
+  )
+  return [
+    f'{name} is {there.get(name, "absent")}, not {here.get(name, "absent")}'
+    for name in here | there
+    if here.get(name) != there.get(name)
+  ]
+
+
 def _fitting(folder: pathlib.Path, found: Tree, like: Tree) -> Tree:
   """The arrays found, in the structure of `like`.
 
   Raises:
     Unfit: an array that is missing, too many, or of another shape or type; the folder and the arrays are named.
   """
-  arrays = _by_name(found)
-  here, there = (
-    {name: f'{leaf.dtype}{list(leaf.shape)}' for name, leaf in leaves.items()} for leaves in (_by_name(like), arrays)
-  )
-  other = [
-    f'{name} is {there.get(name, "absent")}, not {here.get(name, "absent")}'
-    for name in here | there
-    if here.get(name) != there.get(name)
-  ]
-  if other:
+  if other := differences(found, like):
     raise Unfit(f'{folder} holds another model: {"; ".join(other[:3])}; delete that folder, or mend the config')
-  return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in here])
+  arrays = by_name(found)
+  return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in by_name(like)])
 
 
 class Checkpoints:

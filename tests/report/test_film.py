@@ -2,7 +2,6 @@
 
 import itertools
 import pathlib
-import shutil
 import subprocess
 import sys
 from typing import Any
@@ -403,29 +402,21 @@ PAGE = '<body style="margin:0"><video muted autoplay src="b.mp4"></video>'
 PLAYED = '() => { const v = document.querySelector("video"); return v.error || v.currentTime > 0.7 }'
 
 
-def test_chromium_plays_it(tmp_path: pathlib.Path) -> None:
-  chromium = shutil.which('chromium')
-  if chromium is None:
-    pytest.skip('no chromium on the path')
-  playwright = pytest.importorskip('playwright.sync_api', reason='playwright is not installed (the extra test)')
+def test_chromium_plays_it(tmp_path: pathlib.Path, browser: Any) -> None:
   accidents.film(tmp_path / 'a.mp4', [GREY] * 50, wave(2.0, at=0.1))
   said = result(5)
   for segment in said['segments']:
     segment['hybrid'] = dict.fromkeys(CLASSES, 1.0)
   film.annotate(str(tmp_path / 'a.mp4'), said, None, tmp_path / 'b.mp4')
   (tmp_path / 'a.html').write_text(PAGE)
-  flags = ['--no-sandbox', '--headless=new', '--disable-gpu', '--no-first-run', '--disable-background-networking']
-  with playwright.sync_playwright() as play:
-    browser = play.chromium.launch(executable_path=chromium, args=flags)
-    tab = browser.new_page(viewport={'width': 800, 'height': 600})
-    tab.goto((tmp_path / 'a.html').as_uri())
-    tab.wait_for_function(PLAYED, timeout=20000)
-    of = tab.evaluate(
-      '(v => [v.error?.message, v.videoWidth, v.videoHeight, v.duration, v.webkitAudioDecodedByteCount])'
-      '(document.querySelector("video"))'
-    )
-    shot = tab.screenshot()
-    browser.close()
+  tab = browser.new_page(viewport={'width': 800, 'height': 600})
+  tab.goto((tmp_path / 'a.html').as_uri())
+  tab.wait_for_function(PLAYED, timeout=20000)
+  of = tab.evaluate(
+    '(v => [v.error?.message, v.videoWidth, v.videoHeight, v.duration, v.webkitAudioDecodedByteCount])'
+    '(document.querySelector("video"))'
+  )
+  shot = tab.screenshot()
   where = film.layout(160, 120, rows=4, tallest=None)
   assert of[:3] == [None, where.width, where.height]
   assert of[3] == pytest.approx(2.0, abs=0.1) and of[4] > 0

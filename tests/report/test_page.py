@@ -4,8 +4,6 @@ import copy
 import json
 import pathlib
 import re
-import shutil
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,21 +12,7 @@ import pytest
 from emo_jax.report import page
 from tests.report import pages
 
-FLAGS = ['--no-sandbox', '--headless=new', '--disable-gpu', '--disable-quic', '--no-first-run']
-FLAGS += ['--disable-background-networking', '--disable-component-update', '--disable-sync']
 DESK, PHONE = 1280, 360
-
-
-@pytest.fixture(scope='module')
-def browser() -> Iterator[Any]:
-  chromium = shutil.which('chromium')
-  if chromium is None:
-    pytest.skip('no chromium on the path')
-  playwright = pytest.importorskip('playwright.sync_api', reason='playwright is not installed (the extra test)')
-  with playwright.sync_playwright() as play:
-    opened = play.chromium.launch(executable_path=chromium, args=FLAGS)
-    yield opened
-    opened.close()
 
 
 def written(folder: pathlib.Path, **changes: Any) -> pathlib.Path:
