@@ -97,7 +97,7 @@ def ours(model: Any, paths: list[str]) -> Spent:
     decode(model.config, path, spent)
     with contextlib.ExitStack() as stack:
       with clock(whole, 'whole'):
-        x = stack.enter_context(inference.opened(model, path))
+        x = stack.enter_context(model.opened(path))
         result = inference.judge(model, x)
       spent['clip'] += result['seconds']
       spent['segments'] += len(x.segments)

@@ -4,7 +4,7 @@ import pathlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-  from emo_jax.model import Model
+  from emo_jax.inference import Model
 
 
 def load(folder: str | pathlib.Path) -> 'Model':
@@ -13,6 +13,6 @@ def load(folder: str | pathlib.Path) -> 'Model':
   Raises:
     emo_jax.model.Unfit: it is no model folder, damaged, or of another version.
   """
-  from emo_jax import model  # not before it is asked for: several processes must meet before JAX is imported
+  from emo_jax import inference  # not before it is asked for: several processes must meet before JAX is imported
 
-  return model.load(folder)
+  return inference.load(folder)

@@ -32,7 +32,7 @@ import numpy as np
 from absl import app, flags
 from absl import logging as absl_logging
 
-from emo_jax import command_line, inference
+from emo_jax import command_line, inference, own_clip
 from emo_jax.corpora import demo
 from emo_jax.frontend import decoder, segments
 from emo_jax.report import answer, saliency
@@ -118,7 +118,7 @@ def judged(model: inference.Model, path: pathlib.Path, name: str, *, longest: fl
   Raises:
     Refused: it is too long, or nothing in it can be used.
   """
-  with said_plainly(path, name), inference.opened(model, path, limit=seconds, total=seconds) as clip:
+  with said_plainly(path, name), model.opened(path, limit=seconds, total=seconds) as clip:
     beyond = int(clip.segments.start[-1]) + model.config.frontend.segments.length
     if beyond * segments.COLUMN_S > longest:
       raise Refused(f'The clip is longer than {longest:g} s, which is the most that is judged here.')
@@ -143,7 +143,7 @@ def said_plainly(path: pathlib.Path, name: str) -> Iterator[None]:
   """
   try:
     yield
-  except inference.Unreadable as error:
+  except own_clip.Unreadable as error:
     raise Refused(plainly(str(error), path, name)) from error
 
 

@@ -1,98 +1,117 @@
-"""A clip of one's own: from a file to an emotion over time, by a model folder (all steps of the pipeline, on one clip).
-
-A clip is an experiment with one clip in it, decoded by the same child processes into a store of its own, which is
-deleted afterwards; so it is seen exactly as training clips were.
-"""
+"""What a model says of a clip, segment by segment and as a whole (all steps of the pipeline, by a model folder)."""
 
 import contextlib
-import functools
+import dataclasses
 import math
 import pathlib
-import tempfile
-from collections.abc import Iterator
 from typing import Any
 
+import ml_collections
 import numpy as np
 
+from emo_jax import model as model_folder
+from emo_jax import own_clip
 from emo_jax.context import Experiment
-from emo_jax.corpora.clip import Clip
 from emo_jax.evaluation import calibration, pooling, svm
-from emo_jax.frontend import audio, decoder, halves
-from emo_jax.frontend import segments as segmenting
-from emo_jax.model import FORMAT, METHODS, MODALITIES, Model, load
-from emo_jax.report import report
+from emo_jax.model import FORMAT, METHODS, MODALITIES, Unfit
+from emo_jax.models import dbn
 from emo_jax.report import saliency as grad_cam
-from emo_jax.steps import filling, prepare, start
-from emo_jax.training import supervised
+from emo_jax.steps import filling, start
+from emo_jax.training import checkpoint, parallel, supervised
 
-__all__ = ['Model', 'Unreadable', 'judge', 'load', 'opened', 'saliency']
-BATCH = 4  # segments at once, of one shape, so that programs are compiled once; with more no core is faster a segment
-LIMIT_S = 60.0  # without a frame, after which a clip's decoder is stopped
-BLOCK = 256  # segments of which the sound is looked at together
-SILENCE_S = 2.0  # a shorter silence within a sound is part of how somebody speaks, and was learnt from
+Tree = Any
 Shares = dict[str, float]
+BATCH = 4  # segments at once, of one shape, so that programs are compiled once; with more no core is faster a segment
 
 
-class Unreadable(ValueError):
-  """A clip in which nothing can be used; the message says which and why."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Model:
+  """A trained model, ready to predict.
+
+  Attributes:
+    config: the fields in model.CONFIG.
+    classes: C emotions, in the order of all scores.
+    variables: 'audio' and 'visual' -> 'params' and 'statistics' of the network, on all local devices.
+    fused: the DBN, what stands before it, and the RBMs that fill in a missing half.
+    machines: 'audio', 'visual', 'hybrid' -> the SVM (evaluation/svm.py).
+    facts: model.json.
+  """
+
+  config: Any
+  classes: list[str]
+  variables: dict[str, Tree]
+  fused: filling.Fused
+  machines: dict[str, dict[str, np.ndarray]]
+  facts: dict[str, Any]
+
+  def opened(
+    self,
+    path: str | pathlib.Path,
+    sound: str | pathlib.Path | None = None,
+    *,
+    limit: float = own_clip.LIMIT_S,
+    total: float = math.inf,
+  ) -> contextlib.AbstractContextManager[Experiment]:
+    """A clip, decoded as this model's networks want it: see own_clip.opened."""
+    return own_clip.opened(self.config, self.classes, path, sound, limit=limit, total=total)
+
+  def predict(self, path: str | pathlib.Path, sound: str | pathlib.Path | None = None) -> dict[str, Any]:
+    """The emotion of a clip, and how it goes over time, as plain data: see `judge`.
+
+    Args:
+      path: a film, or a sound.
+      sound: the file of the sound, where it is not in the film.
+
+    Raises:
+      own_clip.Unreadable: nothing in it can be used; why.
+      decoder.MachineFailure: no fault of the clip's.
+    """
+    with self.opened(path, sound) as clip:
+      return judge(self, clip)
 
 
-@contextlib.contextmanager
-def opened(
-  model: Model,
-  path: str | pathlib.Path,
-  sound: str | pathlib.Path | None = None,
-  *,
-  limit: float = LIMIT_S,
-  total: float = math.inf,
-) -> Iterator[Experiment]:
-  """A clip, decoded: an experiment of this one clip. Segments in which the sound is silent for
-  long count as segments without sound.
-
-  Args:
-    path: a film, or a sound.
-    sound: the file of the sound, where it is not in the film.
-    limit: seconds without a frame after which decoding is given up.
-    total: seconds after which it is given up in any case.
+def load(folder: str | pathlib.Path) -> Model:
+  """Loads a model folder, if it is whole and this version of the project prepares clips as it expects.
 
   Raises:
-    Unreadable: nothing in it can be used.
-    decoder.MachineFailure: no fault of the clip's.
+    Unfit: it is no model folder, damaged, or of another version.
   """
-  picture, voice = pathlib.Path(path).absolute(), pathlib.Path(sound or path).absolute()
-  if missing := [str(file) for file in dict.fromkeys((picture, voice)) if not file.exists()]:
-    raise Unreadable(f'{", ".join(missing)}: no such file')
-  clip = Clip(pathlib.Path(path).name, picture, voice, speaker='', emotion='', corpus='')
-  prepare_half = functools.partial(decoder.prepare_half, limit=limit, total=total)
-  with tempfile.TemporaryDirectory(prefix='emo_jax_') as folder:
-    x = Experiment(model.config, pathlib.Path(folder), pathlib.Path(folder), [clip], model.classes, [])
-    settings, names = model.config.frontend.to_dict(), {str(picture): 'clip', str(voice): 'clip'}
-    x.records = [halves.prepare_clip(clip, names, str(x.cache / 'store'), settings, prepare_half)]
-    prepare.open_store(x)
-    if not len(x.segments):
-      raise Unreadable(f'{clip.id}: {x.records[0]["reason"] or "shorter than a segment"}')
-    x.segments.has_audio[_silent(x)] = False
-    yield x
+  place = pathlib.Path(folder)
+  facts, arrays = model_folder.read(place)
+  try:
+    return _model(place, facts, arrays)
+  except Unfit:
+    raise
+  except (LookupError, TypeError, ValueError, AttributeError) as error:  # what holds together and is no model
+    raise Unfit(f'{place} is no whole model ({type(error).__name__}: {error}): export it again') from error
 
 
-def _blocks(rows: np.ndarray) -> list[np.ndarray]:
-  """Rows in parts: what is made of all of them at once, of a long clip, takes much memory."""
-  return np.split(rows, range(BLOCK, len(rows), BLOCK)) if len(rows) else []
+def _model(folder: pathlib.Path, facts: dict[str, Any], arrays: Tree) -> Model:
+  config, classes = ml_collections.ConfigDict(facts['config']), list(facts['classes'])
+  without_clip = Experiment(config, pathlib.Path(), pathlib.Path(), [], classes, [])
+  for modality in MODALITIES:
+    if other := checkpoint.differences(arrays[modality], start.variables_like(without_clip, modality)):
+      raise Unfit(f'{folder} does not fit together: {modality}/{f"; {modality}/".join(other[:3])}: export it again')
+  for method in METHODS:
+    _check_machine(arrays['svm'][method], facts['calibration'][method], len(classes))
+  units = config.fusion.units
+  greedy, stack = ([arrays[name][str(layer)] for layer in range(len(units))] for name in ('greedy', 'stack'))
+  kinds = dbn.stack_units(len(units), visible=config.fusion.visible, top=config.fusion.top)
+  variables = {modality: parallel.replicate(arrays[modality]) for modality in MODALITIES}
+  fused = filling.Fused(arrays['scaler'], greedy, stack, kinds)
+  return Model(config, classes, variables, fused, {method: arrays['svm'][method] for method in METHODS}, facts)
 
 
-def _silent(x: Experiment) -> np.ndarray:
-  """bool [S]: the segments with a sound in which nothing is to be heard, as no pause for breath would explain it."""
-  rows = np.flatnonzero(x.segments.has_audio)
-  silent = np.zeros(len(x.segments), bool)
-  for part in _blocks(rows):
-    silent[part] = audio.silent(x.store.audio(x.segments.take(part)))
-    x.store.release()
-  edges = np.flatnonzero(np.diff(silent, prepend=False, append=False)).reshape(-1, 2)  # of each stretch
-  times = _times(x, None)
-  for first, last in edges:
-    if times[last - 1, 1] - times[first, 0] < SILENCE_S and last - first < len(rows):
-      silent[first:last] = False
-  return silent
+def _check_machine(machine: dict[str, np.ndarray], calibrated: dict[str, Any], classes: int) -> None:
+  """Judges nothing at all, as clips and segments will be judged.
+
+  Raises:
+    ValueError, TypeError, LookupError: the machine or its calibration is none.
+  """
+  margins = svm.margins(machine, np.zeros((1, *machine['low'].shape)))
+  for of in ('clip', 'segment'):
+    if calibration.coupled(margins, **calibrated[of]).shape != (1, classes):
+      raise ValueError(f'an SVM of {margins.shape[1]} classes, not {classes}')
 
 
 def judge(model: Model, x: Experiment) -> dict[str, Any]:
@@ -122,13 +141,13 @@ def judge(model: Model, x: Experiment) -> dict[str, Any]:
   methods = {method: _of_clip(model, method, features[method]) for method in METHODS}
   by = next((method for method in ('hybrid', 'audio', 'visual') if methods[method]), None)
   if by is None:
-    raise Unreadable(f'{x.clips[0].id}: {_nothing(x)}')
+    raise own_clip.Unreadable(f'{x.clips[0].id}: {own_clip.nothing(x)}')
   over_time = {method: _of_segments(model, method, features[method], rows[method]) for method in METHODS}
   track = x.store.facts(0, 'faces') if x.records[0]['faces'] else None
-  times, boxes = _times(x, track), _boxes(x, track)
+  times, boxes = own_clip.times(x, track), own_clip.boxes(x, track)
   return {
     'file': x.clips[0].id,
-    'seconds': _seconds(x, track),
+    'seconds': own_clip.seconds(x, track),
     'classes': model.classes,
     **{key: (methods[by] or {})[key] for key in ('verdict', 'confidence')},
     'by': by,
@@ -140,7 +159,7 @@ def judge(model: Model, x: Experiment) -> dict[str, Any]:
       'filled': len(filled),
       'how': how if filled else '',
     },
-    'warnings': _warnings(x),
+    'warnings': own_clip.warnings(x),
     'segments': [
       {
         **dict(zip(('start', 'end'), times[row].round(3).tolist(), strict=True)),
@@ -154,20 +173,6 @@ def judge(model: Model, x: Experiment) -> dict[str, Any]:
     ],
     'model': {'format': FORMAT, 'sha256': model.facts['sha256'], 'trained_on': model.facts['trained_on']['said']},
   }
-
-
-def _nothing(x: Experiment) -> str:
-  """Why no segment can be used."""
-  silent = x.records[0]['audio'] is not None
-  return '; '.join(filter(None, ['the sound is silent' * silent, x.records[0]['reason'] or 'no face was found']))
-
-
-def _warnings(x: Experiment) -> list[str]:
-  record = x.records[0]
-  said = [record['reason']] if record['reason'] else []
-  if record['audio'] and x.store.facts(0, 'audio')['columns'] < x.config.frontend.segments.length:
-    said.append(report.SHORT)
-  return [*said, *record['warnings']]
 
 
 def _features(model: Model, x: Experiment, modality: str, rows: np.ndarray) -> np.ndarray:
@@ -203,7 +208,7 @@ def _fused(
     'steps': model.config.missing.steps,
   }  # or nothing is missing
   joint, filled = [], []
-  for block in _blocks(wanted):
+  for block in own_clip.blocks(wanted):
     parts = {modality: _placed(features[modality], rows[modality], block) for modality in MODALITIES}
     of_block = filling.joint(model.fused, parts, has[block], block, seed=model.config.seed, **settings)
     joint.append(of_block[0])
@@ -241,44 +246,11 @@ def _of_clip(model: Model, method: str, features: np.ndarray) -> dict[str, Any] 
 def _of_segments(model: Model, method: str, features: np.ndarray, rows: np.ndarray) -> dict[int, Shares]:
   """Segment -> a contender's probabilities for it alone."""
   shares: dict[int, Shares] = {}
-  for block in _blocks(np.arange(len(features))):
+  for block in own_clip.blocks(np.arange(len(features))):
     vectors, _ = pooling.pool(features[block], block, kind=model.config.pool)
     of_block = _shares(model, method, vectors, 'segment')
     shares |= {int(row): _named(model, of_row) for row, of_row in zip(rows[block], of_block, strict=True)}
   return shares
-
-
-def _times(x: Experiment, track: dict[str, np.ndarray] | None) -> np.ndarray:
-  """float [S, 2]: when each segment begins and ends, in seconds."""
-  sound = x.records[0]['audio']
-  column_s = float(x.store.facts(0, 'audio')['column_s']) if sound else segmenting.COLUMN_S
-  begin = x.segments.start * column_s + (0.0 if sound or track is None else float(track['times'][0]))
-  length = x.config.frontend.segments.length
-  return np.stack([begin, begin + (length - 1) * column_s + segmenting.FRAME_S], axis=1)
-
-
-def _boxes(x: Experiment, track: dict[str, np.ndarray] | None) -> dict[int, list[float]]:
-  """Segment -> the median box of its face, in px of the film."""
-  if track is None:
-    return {}
-  boxes = {}
-  for row in np.flatnonzero(x.segments.has_face):
-    frames = x.segments.frames[row]
-    seen = frames[track['confidence'][frames] > 0]
-    boxes[int(row)] = [round(float(value), 1) for value in np.median(track['box'][seen], axis=0)]
-  return boxes
-
-
-def _seconds(x: Experiment, track: dict[str, np.ndarray] | None) -> float:
-  """How long the clip is: its sound or its picture, whichever is longer."""
-  ends = [0.0]
-  if x.records[0]['audio']:
-    known = x.store.facts(0, 'audio')
-    ends.append((float(known['columns']) - 1) * float(known['column_s']) + segmenting.FRAME_S)
-  if track is not None:
-    times = track['times']
-    ends.append(float(times[-1] + (np.median(np.diff(times)) if len(times) > 1 else 0)))
-  return round(max(ends), 3)
 
 
 def saliency(model: Model, x: Experiment, rows: np.ndarray, classes: np.ndarray) -> dict[str, dict[int, np.ndarray]]:

@@ -42,7 +42,7 @@ from typing import Any, NamedTuple
 
 from absl import app, flags, logging
 
-from emo_jax import command_line, files, inference, memory
+from emo_jax import command_line, files, inference, memory, own_clip
 from emo_jax.context import Unusable
 from emo_jax.corpora import archive
 from emo_jax.frontend import decoder
@@ -189,10 +189,10 @@ def judged(
   """Judges a clip and writes its files; the result, and why there is no film although one is wanted.
 
   Raises:
-    inference.Unreadable: nothing in the clip can be used.
+    own_clip.Unreadable: nothing in the clip can be used.
     OSError, decoder.MachineFailure: no fault of the clip's.
   """
-  with inference.opened(model, task.path, sound, limit=limit) as clip:
+  with model.opened(task.path, sound, limit=limit) as clip:
     result = inference.judge(model, clip)
     if out is not None:
       write(out, task.name, result)
@@ -214,7 +214,7 @@ def run(
   out: pathlib.Path | None = None,
   with_film: bool = False,
   sound: str | None = None,
-  limit: float = inference.LIMIT_S,
+  limit: float = own_clip.LIMIT_S,
 ) -> int:
   """Judges clip after clip, tells of each, and writes what is wanted; how many could not be answered in full."""
   rows: list[dict[str, Any]] = []
@@ -223,7 +223,7 @@ def run(
       name = visible(str(task.path))
       try:
         result, problem = judged(model, task, out=out, with_film=with_film, sound=sound, limit=limit)
-      except inference.Unreadable as error:
+      except own_clip.Unreadable as error:
         problem = str(error).removeprefix(f'{task.path.name}: ').removeprefix(f'{task.path.absolute()}: ')
         rows.append({'clip': str(task.path), 'problem': problem})
       else:
@@ -292,6 +292,6 @@ if __name__ == '__main__':
   flags.DEFINE_bool('film', False, 'Write each clip with its face box and its emotions drawn in, too.')
   flags.DEFINE_string('sound', None, 'The file that has the sound of a single clip, where the clip has it not.')
   flags.DEFINE_float(
-    'limit', inference.LIMIT_S, 'Seconds without a frame after which a clip is given up.', lower_bound=1
+    'limit', own_clip.LIMIT_S, 'Seconds without a frame after which a clip is given up.', lower_bound=1
   )
   app.run(main, flags_parser=command_line.parser('predict', status=2))

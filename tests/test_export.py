@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import emo_jax
-from emo_jax import export, finished, model
+from emo_jax import export, finished, inference, model
 from emo_jax.context import Unusable
 from emo_jax.evaluation import calibration, svm
 from emo_jax.steps import decide
@@ -134,19 +134,19 @@ def test_a_model_of_all_speakers_has_learnt_from_all(unbroken: pathlib.Path, tmp
 )
 def test_what_is_no_whole_model_is_refused_in_a_sentence(changed, edit, said: str) -> None:
   with pytest.raises(model.Unfit, match=said):
-    model.load(changed(edit))
+    inference.load(changed(edit))
 
 
 @pytest.mark.parametrize('content', [b'', b'[]', b'{', b'\xff\xfe', b'{"format": 1}', b'[' * 100_000])
 def test_what_is_no_model_json_is_refused_in_a_sentence(tmp_path: pathlib.Path, content: bytes) -> None:
   (tmp_path / 'model.json').write_bytes(content)
   with pytest.raises(model.Unfit, match=r'model\.json cannot be read'):
-    model.load(tmp_path)
+    inference.load(tmp_path)
 
 
 def test_a_folder_without_model_json_is_none(tmp_path: pathlib.Path) -> None:
   with pytest.raises(model.Unfit, match=r'no model folder.*emo_jax\.export'):
-    model.load(tmp_path)
+    inference.load(tmp_path)
 
 
 @pytest.mark.parametrize('cut', [0, 7, 100, -1])
@@ -156,11 +156,11 @@ def test_weights_that_are_cut_off_are_refused(model_folder: pathlib.Path, tmp_pa
   weights = folder / 'weights.safetensors'
   weights.write_bytes(weights.read_bytes()[:cut])
   with pytest.raises(model.Unfit, match='damaged'):
-    model.load(folder)
+    inference.load(folder)
   facts = json.loads((folder / 'model.json').read_text())
   (folder / 'model.json').write_text(json.dumps({**facts, 'sha256': model._sha256(weights)}))
   with pytest.raises(model.Unfit, match='cannot be read'):
-    model.load(folder)
+    inference.load(folder)
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 import emo_jax
-from emo_jax import inference
+from emo_jax import inference, own_clip
 from emo_jax.context import Experiment
 from emo_jax.corpora import demo
 from emo_jax.evaluation import calibration, pooling, svm
 from emo_jax.frontend import audio
-from emo_jax.model import Model
+from emo_jax.inference import Model
 from emo_jax.steps import filling
 from tests.tiny import get_config
 
@@ -36,7 +36,7 @@ def a_clip(once) -> pathlib.Path:
 
 @pytest.fixture(scope='module')
 def whole(loaded: Model, a_clip: pathlib.Path) -> Iterator[Experiment]:
-  with inference.opened(loaded, a_clip) as x:
+  with loaded.opened(a_clip) as x:
     assert len(x.segments) > 1 and x.segments.has_face.all() and x.segments.has_audio.all()
     yield x
 
@@ -110,15 +110,15 @@ def test_a_clip_that_lacks_a_half_is_judged_by_the_other(loaded, lacking, half, 
 
 
 def test_a_clip_without_both_says_why(loaded, lacking) -> None:
-  with pytest.raises(inference.Unreadable, match='the sound is silent'):
+  with pytest.raises(own_clip.Unreadable, match='the sound is silent'):
     inference.judge(loaded, lacking(audio=slice(None), visual=slice(None)))
 
 
 def test_what_is_no_clip_says_why(loaded: Model, tmp_path: pathlib.Path) -> None:
-  with pytest.raises(inference.Unreadable, match='no such file'):
+  with pytest.raises(own_clip.Unreadable, match='no such file'):
     loaded.predict(tmp_path / 'gone.mp4')
   (tmp_path / 'text.mp4').write_text('hello')
-  with pytest.raises(inference.Unreadable, match=r'text\.mp4'):
+  with pytest.raises(own_clip.Unreadable, match=r'text\.mp4'):
     loaded.predict(tmp_path / 'text.mp4')
 
 
@@ -138,7 +138,7 @@ def test_long_silence_is_no_sound_and_a_pause_is_one(whole, monkeypatch, silent,
   with contextlib.suppress(AttributeError):
     monkeypatch.setattr(x.store, 'audio', lambda wanted: np.zeros((len(wanted), 64, 64), np.float32))
   monkeypatch.setattr(audio, 'silent', lambda windows: np.array(silent, bool))
-  assert np.flatnonzero(inference._silent(x)).tolist() == missing
+  assert np.flatnonzero(own_clip._silent(x)).tolist() == missing
 
 
 def test_saliency_is_of_the_halves_that_are_there(loaded, lacking) -> None:

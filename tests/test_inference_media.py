@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from emo_jax import inference
+from emo_jax import inference, own_clip
 from emo_jax.frontend import media
 from tests.end_to_end import accidents
 from tests.end_to_end.accidents import FPS, RATE, Take, film
@@ -244,7 +244,7 @@ def test_what_holds_neither_voice_nor_face_gets_a_sentence(
   model: inference.Model, take: Take, tmp_path: pathlib.Path, name: str, make: Callable[..., Any], says: str
 ) -> None:
   make(tmp_path / name, take)
-  with pytest.raises(inference.Unreadable) as failure:
+  with pytest.raises(own_clip.Unreadable) as failure:
     model.predict(tmp_path / name)
   assert name in str(failure.value) and says in str(failure.value) and '\n' not in str(failure.value)
 
@@ -254,7 +254,7 @@ def test_a_clip_without_an_end_costs_no_more_than_its_time(
 ) -> None:
   film(tmp_path / 'a.mp4', np.tile(take.images, (12, 1, 1, 1)), None, picture='mpeg4')
   told = r'a\.mp4: decoding it takes more than 0\.4 s'
-  with pytest.raises(inference.Unreadable, match=told), inference.opened(model, tmp_path / 'a.mp4', total=0.4):
+  with pytest.raises(own_clip.Unreadable, match=told), model.opened(tmp_path / 'a.mp4', total=0.4):
     pytest.fail('it was decoded')
 
 
@@ -264,10 +264,10 @@ def test_nothing_is_left_of_a_clip(
   accidents.whole(tmp_path / 'a.mp4', take)
   (tmp_path / 'scratch').mkdir()
   monkeypatch.setattr('tempfile.tempdir', str(tmp_path / 'scratch'))
-  with inference.opened(model, tmp_path / 'a.mp4') as clip:
+  with model.opened(tmp_path / 'a.mp4') as clip:
     assert list((tmp_path / 'scratch').iterdir()) == [clip.workdir]
     inference.judge(model, clip)
     assert str(clip.workdir) not in pathlib.Path('/proc/self/maps').read_text()  # nor in the memory, while it is open
-  with pytest.raises(inference.Unreadable):
+  with pytest.raises(own_clip.Unreadable):
     model.predict(tmp_path / 'scratch')
   assert not list((tmp_path / 'scratch').iterdir())

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 import emo_jax
-from emo_jax import inference, predict
+from emo_jax import inference, own_clip, predict
 from emo_jax.frontend import decoder, media
 from tests.report.results import CLASSES, result
 
@@ -53,7 +53,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
       raise known[path.name]
     yield path
 
-  monkeypatch.setattr(inference, 'opened', opened)
+  monkeypatch.setattr(Model, 'opened', opened, raising=False)
   monkeypatch.setattr(inference, 'judge', lambda model, clip: {**known[clip.name], 'file': clip.name})
   return known
 
@@ -313,7 +313,7 @@ FORMULAS = ['=1+1', '+1', '-1', '@SUM(A1)', '\t=1', "=cmd|' /C calc'!A0", '=1;=2
 def test_no_cell_is_a_formula(tmp_path: Path, fake: dict[str, Any], name: str) -> None:
   path = Path(f'{name.replace("/", "")}.mp4')
   fake[path.name] = result(2, classes=[name, 'joy', 'fear', 'rage'])
-  fake['bad.mp4'] = inference.Unreadable(f'bad.mp4: {name}')
+  fake['bad.mp4'] = own_clip.Unreadable(f'bad.mp4: {name}')
   assert run([path, Path('bad.mp4')], tmp_path) == 1
   tables = [tmp_path / 'summary.csv', *(other for other in tmp_path.glob('*.csv') if other.name != 'summary.csv')]
   assert len(tables) == 2
@@ -362,7 +362,7 @@ def test_lines_say_who_judged_and_what_was_missing() -> None:
 def test_a_clip_that_cannot_be_used_does_not_stop_the_others(
   tmp_path: Path, fake: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-  fake |= {'a.mp4': inference.Unreadable('a.mp4: no face was found'), 'b.mp4': result()}
+  fake |= {'a.mp4': own_clip.Unreadable('a.mp4: no face was found'), 'b.mp4': result()}
   assert run([tmp_path / 'a.mp4', tmp_path / 'b.mp4'], None) == 1
   out, err = capsys.readouterr()
   assert err == f'{tmp_path}/a.mp4: no face was found\n'
@@ -385,7 +385,7 @@ def test_a_film_that_cannot_be_made_is_said_and_the_rest_is_written(
   def opened(model: Any, path: Path, *_: Any, **__: Any) -> Iterator[Any]:
     yield holder(path)
 
-  monkeypatch.setattr(inference, 'opened', opened)
+  monkeypatch.setattr(Model, 'opened', opened, raising=False)
   assert run([Path('a.mp4')], tmp_path, with_film=True) == 1
   assert 'a.mp4: no film: odd time stamps' in capsys.readouterr().err
   assert {path.name for path in tmp_path.iterdir()} == {'a.json', 'a.csv', 'a.png', 'summary.csv'}
