@@ -185,7 +185,7 @@ def get_config() -> ml_collections.ConfigDict:
       # Of clips to predict: what stands for a half that lacks. gibbs (the DBN's samples, averaged), mean_field (its
       # means), zero (features of 0), mean (the training mean), or leave_out; emo_jax/missing.py measures them.
       'missing': {
-        'part': 'gibbs',  # in segments of a clip that has both halves elsewhere; leave_out: they do not count
+        'part': 'leave_out',  # in segments of a clip that has both halves elsewhere; leave_out: they do not count
         'whole': 'leave_out',  # where a clip lacks it throughout; leave_out: the SVM of the half that is there
         'steps': 6,  # rounds of gibbs and mean_field; 20 were no better on held speakers
       },

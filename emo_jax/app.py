@@ -12,7 +12,6 @@ Exit status: 0 when it is stopped by Ctrl-C, 2 for a model or an address that ca
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import pathlib
@@ -20,7 +19,6 @@ import re
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -35,7 +33,7 @@ from absl import logging as absl_logging
 from emo_jax import command_line, inference, own_clip
 from emo_jax.corpora import demo
 from emo_jax.frontend import decoder, segments
-from emo_jax.report import answer, saliency
+from emo_jax.report import answer, film, saliency
 
 try:
   import fastapi
@@ -53,9 +51,6 @@ except ModuleNotFoundError as lacking:
 
 CONNECTIONS = 256
 HEIGHT = 360  # px of the clip in the answer
-DRAWING = 'import json, sys; from emo_jax.report import film; film.annotate(**json.load(sys.stdin))'
-DRAW = (sys.executable, '-c', DRAWING)
-PLACE = pathlib.Path(__file__).parents[1]  # of the package; not whatever lies where the program was started
 HEAT_S = 10.0  # seconds for looking where the networks look; a full-size 3-D CNN takes seconds for a segment
 INTRO = (
   '<header class="intro"><h1>Emotion from sound and face</h1>'
@@ -90,20 +85,14 @@ def cards(model: inference.Model, clip: Any, verdict: str) -> tuple[list[dict[st
 
 
 def annotated(clip: Any, path: pathlib.Path, result: dict[str, Any], *, seconds: float) -> bytes:
-  """The clip as a small MP4 with its face box; nothing where that fails, as the verdict is there.
-
-  It is decoded once more, and as before in a process of its own, which ends after `seconds`.
-  """
+  """The clip as a small MP4 with its face box; nothing where that fails, as the verdict is there."""
   target = clip.workdir / 'annotated.mp4'
-  track = clip.store.facts(0, 'faces') if clip.records[0]['faces'] else {}
-  of_track = {name: np.asarray(track.get(name, ())).tolist() for name in ('times', 'box', 'confidence')}
-  job = {'path': str(path), 'result': result, 'track': of_track, 'target': str(target), 'height': HEIGHT}
+  track = clip.store.facts(0, 'faces') if clip.records[0]['faces'] else None
   try:
-    subprocess.run(DRAW, input=json.dumps(job).encode(), capture_output=True, cwd=PLACE, timeout=seconds, check=True)
+    film.annotate_apart(str(path), result, track, target, seconds=seconds, height=HEIGHT)
     return target.read_bytes()
-  except (subprocess.SubprocessError, OSError) as error:
-    said = (getattr(error, 'stderr', b'') or b'').decode(errors='replace').strip()
-    print(f'app: the clip was not drawn: {said.splitlines()[-1] if said else error}', file=sys.stderr)
+  except OSError as error:
+    print(f'app: {error}', file=sys.stderr)
     return b''
 
 

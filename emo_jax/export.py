@@ -14,6 +14,7 @@ Exit status: 0 done, 1 for an experiment that cannot be exported, 2 for flags.
 import dataclasses
 import pathlib
 import sys
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -94,27 +95,40 @@ def _machine(x: Experiment, number: int, method: str) -> dict[str, np.ndarray]:
     return dict(file)
 
 
-def calibrated(x: Experiment, numbers: list[int], method: str) -> dict[str, Any]:
-  """How sure a contender may be, from what folds say of clips that they have not learnt from.
+def calibrated(x: Experiment, method: str, *, apart: Collection[str] = ()) -> dict[str, Any]:
+  """How sure a contender may be, from what all folds say of clips that they have not learnt from.
+
+  Args:
+    method: of model.METHODS.
+    apart: speakers who have no say in it, as the test speakers of a fold that is exported.
 
   Returns:
     'clip' and 'segment', what calibration.coupled takes for whole clips and for single segments; 'side', 'held' or what
     the experiment judged; 'clips', how many; 'accuracy' of the most probable class; 'ece', the expected calibration
     error over these before (nothing fitted) and after.
+
+  Raises:
+    Unusable: there are no such clips.
   """
-  side = 'held' if all(x.folds[number].held for number in numbers) else x.config.data.judge
+  side = 'held' if all(fold.held for fold in x.folds) else x.config.data.judge
+  heard = np.array([clip.speaker not in apart for clip in x.clips])
   margins: dict[str, list[np.ndarray]] = {'clip': [], 'segment': []}
   truths: dict[str, list[np.ndarray]] = {'clip': [], 'segment': []}
-  for number in numbers:
+  for number, fold in enumerate(x.folds):
     machine = _machine(x, number, method)
     features, rows = decide.segment_features(x, number, method)
     clip = x.segments.clip[rows]
-    own = x.sides(x.folds[number])[clip] == side
+    own = (x.sides(fold)[clip] == side) & heard[clip]
     for of, groups in (('clip', clip[own]), ('segment', np.arange(own.sum()))):
       vectors, _ = pooling.pool(features[own], groups, kind=x.config.pool)
       margins[of].append(svm.margins(machine, vectors))
       truths[of].append(x.truth()[np.unique(groups) if of == 'clip' else clip[own]])
   given = {of: (np.concatenate(margins[of]), np.concatenate(truths[of])) for of in margins}
+  if not len(given['clip'][1]):
+    raise Unusable(
+      f'no {side} clip of anybody but the test speakers of this fold tells how sure {method} may be: set '
+      'config.data.held=1 and run again, or export without --fold'
+    )
   fitted = {of: calibration.fit_coupling(*given[of]) for of in given}
   of_clips, truth = given['clip']
   plain = {'sharpness': 1.0, 'temperature': 1.0}
@@ -132,7 +146,7 @@ def facts(x: Experiment, fold: int | None) -> dict[str, Any]:
     fold: whose model it is; None: one of all speakers.
   """
   config, now = x.config.to_dict(), provenance.facts()
-  others = [number for number in range(len(x.folds)) if number != fold] or [0]  # strangers stay strangers
+  strangers = () if fold is None else x.folds[fold].test
   learnt = sorted({clip.speaker for clip in x.clips}) if fold is None else list(x.folds[fold].train)
   scores = report.load_scores(x, x.config.data.judge)
   figures = {method: report.judge_method(x, scores, method) for method in model.METHODS}
@@ -140,9 +154,9 @@ def facts(x: Experiment, fold: int | None) -> dict[str, Any]:
     'format': model.FORMAT,
     'front_end': halves.VERSIONS,
     'classes': x.classes,
-    'features': {method: _size(x, others[0], method) for method in model.MODALITIES},
+    'features': {method: _size(x, 0, method) for method in model.MODALITIES},
     'config': {field: config[field] for field in model.CONFIG},
-    'calibration': {method: calibrated(x, others, method) for method in model.METHODS},
+    'calibration': {method: calibrated(x, method, apart=strangers) for method in model.METHODS},
     'figures': {
       'judged': x.config.data.judge,
       'leaks_allowed': x.config.data.allow_leaks,
@@ -172,29 +186,35 @@ def export(workdir: str, out: str, *, fold: int | None = None) -> None:
 
   Raises:
     Unusable: the experiment is not finished, or of a kind that comes to no model; what to do.
+    model.Unfit: `out` holds other things.
   """
   x = finished.open_experiment(None, workdir)
   finished.reopen(x)
   check(x)
   if fold is not None and not 0 <= fold < len(x.folds):
     raise Unusable(f'--fold={fold}: the experiment has folds 0 to {len(x.folds) - 1}')
+  folder = pathlib.Path(out)
+  with context.explained(folder):
+    model.claim(folder)
   known = facts(x, fold)
-  with context.explained(x.cache, pathlib.Path(out).parent), context.holding(x.workdir):
+  with context.explained(x.cache), context.holding(x.workdir):
     packed = arrays(everybody(x), 0) if fold is None else arrays(x, fold)
-    model.write(pathlib.Path(out), packed, known, model_card.readme(known))
+  with context.explained(folder):
+    model.write(folder, packed, known, model_card.readme(known))
 
 
 def main(argv: list[str]) -> int:
   """Flags to model folder."""
   if len(argv) > 1:
-    raise app.UsageError(f'unknown arguments {argv[1:]}')
+    print(f'export: unknown arguments {argv[1:]}', file=sys.stderr)
+    return 2
   given = flags.FLAGS
   memory.keep_freed_memory()
   logging.set_verbosity(logging.FATAL)  # Orbax tells of every load
   try:
     with stopping.saying():
       export(given.workdir, given.out, fold=given.fold)
-  except (Unusable, OSError) as error:
+  except (Unusable, model.Unfit) as error:
     print(f'export: {error}', file=sys.stderr)
     return 1
   print(f'python -m emo_jax.predict --model={given.out} CLIP')

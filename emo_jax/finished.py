@@ -57,7 +57,7 @@ def open_experiment(config: Any, workdir: str | None) -> Experiment:
   except Unusable as error:
     if not workdir or pathlib.Path(config.data.root).is_absolute():
       raise
-    told = f'{error} (config.data.root={config.data.root} is relative to the folder of that run: audit it from there)'
+    told = f'{error} (config.data.root={config.data.root} is relative to the folder of that run: start from there)'
     raise Unusable(told) from error.__cause__
   return dataclasses.replace(x, config=config)
 
@@ -93,4 +93,4 @@ def reopen(x: Experiment) -> None:
       else ''
     )
     told = f'{x.workdir} holds no finished experiment ({type(error).__name__}: {error}{here})'
-    raise Unusable(f'{told}: run the experiment again, to its end, then audit it') from error
+    raise Unusable(f'{told}: run the experiment again, to its end') from error

@@ -164,7 +164,9 @@ def guarded(inner: Asgi, names: set[str], limit: int) -> Asgi:
         message = {**message, 'headers': kept + own}
       await send(message)
 
-    if scope['type'] == 'http' and (why := complaint(scope, names, limit)):
+    if scope['type'] == 'websocket':
+      await send({'type': 'websocket.close'})
+    elif scope['type'] == 'http' and (why := complaint(scope, names, limit)):
       status, sentence = why
       response = PlainTextResponse(sentence, status, headers={'connection': 'close'})
       await response(scope, receive, sealed)

@@ -6,6 +6,7 @@ import math
 import pathlib
 from typing import Any
 
+import jax
 import ml_collections
 import numpy as np
 
@@ -98,7 +99,7 @@ def _model(folder: pathlib.Path, facts: dict[str, Any], arrays: Tree) -> Model:
   greedy, stack = ([arrays[name][str(layer)] for layer in range(len(units))] for name in ('greedy', 'stack'))
   kinds = dbn.stack_units(len(units), visible=config.fusion.visible, top=config.fusion.top)
   variables = {modality: parallel.replicate(arrays[modality]) for modality in MODALITIES}
-  fused = filling.Fused(arrays['scaler'], greedy, stack, kinds)
+  fused = filling.Fused(arrays['scaler'], jax.device_put(greedy), jax.device_put(stack), kinds)
   return Model(config, classes, variables, fused, {method: arrays['svm'][method] for method in METHODS}, facts)
 
 
@@ -119,7 +120,8 @@ def judge(model: Model, x: Experiment) -> dict[str, Any]:
 
   The verdict is the hybrid's, or where it has none that of the half that is there: the class that the SVM's pairwise
   margins make most probable (calibration.coupled; mostly that of its votes, which an experiment counts). Confidences
-  are calibrated: of strangers' clips with 0.7 about 70 % should be right. A segment's are for its 655 ms alone.
+  are calibrated on whole clips of strangers: of those with 0.7 about 70 % should be right; how it is where a part lacks
+  was not measured. A segment's are for its 655 ms alone.
 
   Returns:
     plain data:

@@ -104,7 +104,9 @@ def judge(x: Experiment, side: str, *, steps: int) -> Judged:
     of_folds = [_judge_fold(x, number, side, steps=steps) for number in range(len(x.folds))]
   clips = np.concatenate([clips for clips, _ in of_folds])
   if not len(clips):
-    raise Unusable(f'{x.workdir}: no {side} clip has sound and face throughout')
+    raise Unusable(
+      f'{x.workdir}: no {side} clip has sound and face throughout; where nobody is held (config.data.held), --side=test'
+    )
   right = {name: np.concatenate([right[name] for _, right in of_folds]) for name in of_folds[0][1]}
   own = [x.clips[clip] for clip in clips]
   return Judged([clip.id for clip in own], np.array([clip.speaker for clip in own]), right.pop(('', '')), right)
@@ -211,14 +213,14 @@ def main(argv: list[str]) -> int:
       config = x.config.to_dict()
       provenance.note_look(x.cache, x.clips, {**config, 'data': {**config['data'], 'judge': given.side}})
     found = {'side': given.side, 'steps': steps, 'workdirs': given.workdir, **compare(judged)}
+    counted = f'{found["clips"]} {given.side} clips of {found["speakers"]} speakers, {len(runs)} runs'
+    print(f'Accuracy of {counted}; in brackets 95 % intervals over speakers:\n\n{markdown(found)}')
     if given.out:
       with files.whole(pathlib.Path(given.out)) as file:
         file.write(json.dumps(found, indent=1) + '\n')
   except (Unusable, OSError) as error:
     print(f'missing: {error}', file=sys.stderr)
     return 1
-  counted = f'{found["clips"]} {given.side} clips of {found["speakers"]} speakers, {len(runs)} runs'
-  print(f'Accuracy of {counted}; in brackets 95 % intervals over speakers:\n\n{markdown(found)}')
   return 0
 
 

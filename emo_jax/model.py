@@ -47,8 +47,20 @@ def nested(arrays: dict[str, np.ndarray]) -> Tree:
   return tree
 
 
+def claim(folder: pathlib.Path) -> None:
+  """Makes a folder in which a model may be written; one that is there is empty, or holds a model to be replaced.
+
+  Raises:
+    Unfit: it holds something else.
+    OSError: it cannot be made.
+  """
+  folder.mkdir(parents=True, exist_ok=True)
+  if any(folder.iterdir()) and not (folder / 'model.json').exists():
+    raise Unfit(f'{folder} holds other things and no model: name a folder that is empty or does not exist')
+
+
 def write(folder: pathlib.Path, arrays: Tree, facts: dict[str, Any], readme: str) -> None:
-  """Writes a model folder; model.json comes last, so what a kill leaves is no model.
+  """Writes a model in a folder (`claim`). What was there is replaced when all is written; a kill just then leaves none.
 
   Args:
     arrays: 'audio', 'visual': variables; 'scaler'; 'stack' and 'greedy': RBMs, the lowest first; 'svm': of each method.
@@ -57,14 +69,20 @@ def write(folder: pathlib.Path, arrays: Tree, facts: dict[str, Any], readme: str
   """
   from safetensors.numpy import save
 
-  folder.mkdir(parents=True, exist_ok=True)
+  weights, partial = folder / 'weights.safetensors', folder / 'weights.partial'
+  partial.write_bytes(save(flat(arrays), metadata={'facts': _digest(facts)}))
+  facts = {**facts, 'sha256': _sha256(partial)}
   (folder / 'model.json').unlink(missing_ok=True)
-  weights = folder / 'weights.safetensors'
-  weights.write_bytes(save(flat(arrays)))
-  with files.whole(folder / 'README.md') as file:
-    file.write(readme)
-  with files.whole(folder / 'model.json') as file:
-    file.write(json.dumps({**facts, 'sha256': _sha256(weights)}, indent=1) + '\n')
+  partial.replace(weights)
+  for name, text in (('README.md', readme), ('model.json', json.dumps(facts, indent=1) + '\n')):
+    with files.whole(folder / name) as file:
+      file.write(text)
+
+
+def _digest(facts: dict[str, Any]) -> str:
+  """SHA-256 of model.json's content but for the weights' digest, which the weights hold: each vouches for the other."""
+  content = {key: value for key, value in facts.items() if key != 'sha256'}
+  return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _sha256(path: pathlib.Path) -> str:
@@ -101,7 +119,7 @@ def read(folder: pathlib.Path) -> tuple[dict[str, Any], Tree]:
   Raises:
     Unfit: it is no model folder, damaged, of another format, or of clips that were prepared otherwise.
   """
-  from safetensors import SafetensorError
+  from safetensors import SafetensorError, safe_open
   from safetensors.numpy import load_file
 
   facts, weights = _facts(folder), folder / 'weights.safetensors'
@@ -109,6 +127,10 @@ def read(folder: pathlib.Path) -> tuple[dict[str, Any], Tree]:
     found = _sha256(weights)
     if found != facts['sha256']:
       raise Unfit(f'{weights} is damaged, or of another model (its SHA-256 is {found[:12]}...): export it again')
+    with safe_open(weights, framework='numpy') as file:
+      sealed = (file.metadata() or {}).get('facts')
+    if sealed != _digest(facts):
+      raise Unfit(f'{folder}/model.json is not as it was written: export the model again, with another config')
     return facts, nested(load_file(weights))
   except (OSError, SafetensorError) as error:
     raise Unfit(f'{weights} cannot be read ({error}): export the model again') from error

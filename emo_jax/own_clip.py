@@ -1,7 +1,7 @@
 """A clip of one's own, opened: an experiment with one clip in it (all steps of the pipeline, on one clip).
 
-It is decoded by the same child processes, into a store of its own that is deleted afterwards, so it is seen exactly as
-training clips were.
+It is decoded by the same child processes, into a store of its own that is deleted afterwards, so it is seen as training
+clips were; but for long silences, which count as no sound here.
 """
 
 import contextlib

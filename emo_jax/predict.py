@@ -8,9 +8,9 @@ any depth. A file that is named itself is tried whatever its ending. A file that
 the sound of a single clip is not in its film, --sound names it. Decoding is given up after --limit seconds without a
 frame.
 
-Prints a line a clip: its name, the verdict, how sure it is (of clips with 70 %, about 70 % are right), the next best,
-who judged (hybrid, or the one half that there is), what was missing and what was filled in. Sentences about odd media,
-and about clips that cannot be used, go to standard error.
+Prints a line a clip: its name, the verdict, how sure it is (of strangers' whole clips with 70 %, about 70 % should be
+right), the next best, who judged (hybrid, or the one half that there is), what was missing and what was filled in.
+Sentences about odd media, and about clips that cannot be used, go to standard error.
 
 With --out, DIR gets of every clip
   NAME.json      all of it; inference.judge says what the fields are
@@ -20,8 +20,9 @@ With --out, DIR gets of every clip
   NAME.film.mp4  with --film: the clip with its face box and its emotions drawn in (report/film.py)
 and summary.csv, a row a clip. NAME is the clip's file name without its ending; where several clips of one call would
 have the same, the second gets NAME_2, the third NAME_3, in the order in which they are judged; summary.csv says which
-is which. So DIR is for one call: the next one replaces what has its names. No clip is ever written over. In both
-tables, texts that a spreadsheet would take for a formula have a ' before them.
+is which. DIR is for one call: a new or an empty folder, or that of an earlier call, whose files of the same names are
+replaced. No clip is ever written over. In both tables, texts that a spreadsheet would take for a formula have a '
+before them.
 
 Exit status: 0 all clips were answered; 1 some could not be used, or an argument names none; 2 flags, a model that
 cannot be used, or a machine that stands in the way (a full disk); 130 and 143 stopped by Ctrl-C and SIGTERM.
@@ -33,6 +34,7 @@ import glob
 import io
 import itertools
 import json
+import math
 import os
 import pathlib
 import signal
@@ -85,6 +87,13 @@ def found(argument: str) -> tuple[list[pathlib.Path], list[str]]:
   return [clip for clips, _ in parts for clip in clips], [sentence for _, told in parts for sentence in told]
 
 
+def _cut(name: str) -> str:
+  """A name without what is beyond LONGEST bytes, and no half letter at its end."""
+  while len(os.fsencode(name)) > LONGEST:
+    name = name[:-1]
+  return name
+
+
 def plan(clips: Iterable[pathlib.Path], out: pathlib.Path, used: Iterable[pathlib.Path]) -> list[Task]:
   """Each clip once, and what its files in `out` are called: no two alike, and none of them is a file that is used."""
   real = {os.path.realpath(path) for path in used}
@@ -93,13 +102,26 @@ def plan(clips: Iterable[pathlib.Path], out: pathlib.Path, used: Iterable[pathli
   for clip in clips:
     if (key := os.path.abspath(clip)) in tasks:
       continue
-    stem = os.fsdecode(os.fsencode(clip.stem)[:LONGEST])
+    stem = _cut(clip.stem)
     names = itertools.chain([stem], (f'{stem}_{number}' for number in itertools.count(2)))
     free = lambda name: not any(os.path.realpath(out / f'{name}{ending}') in real for ending in ENDINGS)
     name = next(name for name in names if name.lower() not in taken and free(name))
     taken.add(name.lower())
     tasks[key] = Task(clip, name)
   return list(tasks.values())
+
+
+def claim(out: pathlib.Path) -> None:
+  """Makes the folder for what is written; one that is there is empty, or an earlier call has written it.
+
+  Raises:
+    Unusable: it holds something else, or is none.
+  """
+  if out.exists() and not out.is_dir():
+    raise Unusable(f'--out={out} is no folder: name one that is empty or does not exist')
+  out.mkdir(parents=True, exist_ok=True)
+  if any(out.iterdir()) and not (out / 'summary.csv').exists():
+    raise Unusable(f'--out={out} holds other things: name a folder that is empty or does not exist')
 
 
 def said(result: Mapping[str, Any]) -> str:
@@ -201,7 +223,7 @@ def judged(
     track = clip.store.facts(0, 'faces') if clip.records[0]['faces'] else None
     try:
       with replaced(out / f'{task.name}{FILM}') as target:
-        film.annotate(str(task.path), result, track, target, sound=sound)
+        film.annotate_apart(str(task.path), result, track, target, sound=sound)
     except (OSError, ValueError) as error:
       return result, f'no film: {error}'
   return result, ''
@@ -279,7 +301,9 @@ def _main(arguments: Sequence[str], given: Any) -> int:
   if not tasks:
     return 1
   if out is not None:
-    out.mkdir(parents=True, exist_ok=True)
+    claim(out)
+  if not math.isfinite(given.limit):
+    raise Unusable(f'--limit={given.limit}: a number of seconds is needed')
   unanswered = run(
     inference.load(given.model), tasks, out=out, with_film=given.film, sound=given.sound, limit=given.limit
   )

@@ -23,13 +23,17 @@ REPO = pathlib.Path(__file__).parents[1]
 
 @pytest.fixture
 def changed(model_folder: pathlib.Path, tmp_path: pathlib.Path) -> Callable[..., pathlib.Path]:
-  """(what to do with model.json's content) -> a copy of the model with that done."""
+  """(what to do with model.json's content) -> a copy of the model with that done, as if it had been exported so."""
 
-  def change(edit: Callable[[dict], object]) -> pathlib.Path:
+  def change(edit: Callable[[dict], object], *, sealed: bool = True) -> pathlib.Path:
     folder = shutil.copytree(model_folder, tmp_path / 'model')
     facts = json.loads((folder / 'model.json').read_text())
     edit(facts)
-    (folder / 'model.json').write_text(json.dumps(facts))
+    if sealed:
+      facts.pop('sha256', None)
+      model.write(folder, model.nested(load_file(folder / 'weights.safetensors')), facts, '')
+    else:
+      (folder / 'model.json').write_text(json.dumps(facts))
     return folder
 
   return change
@@ -80,7 +84,7 @@ def test_the_calibration_is_fitted_to_clips_of_others(unbroken: pathlib.Path) ->
   """Those of the folds' strangers, by an oracle that searches a grid."""
   x = finished.open_experiment(None, str(unbroken))
   finished.reopen(x)
-  fitted = export.calibrated(x, [0, 1, 2], 'hybrid')
+  fitted = export.calibrated(x, 'hybrid')
   assert fitted['side'] == ('held' if x.folds[0].held else 'test')
   given, truths = [], []
   for number, fold in enumerate(x.folds):
@@ -93,11 +97,31 @@ def test_the_calibration_is_fitted_to_clips_of_others(unbroken: pathlib.Path) ->
 
   def loss(sharpness: float, temperature: float) -> float:
     shares = calibration.coupled(margins, sharpness=sharpness, temperature=temperature)
-    return -np.log(np.maximum(shares[np.arange(len(truth)), truth], 1e-12)).mean()
+    likelihood = np.maximum(shares[np.arange(len(truth)), truth], 1e-12)
+    return (np.log(sharpness) ** 2 + np.log(temperature) ** 2) / 2 - np.log(likelihood).sum()
 
   assert fitted['clips'] == len(truth)
   grid = np.geomspace(0.01, 100, 40)
   assert loss(**fitted['clip']) <= min(loss(s, t) for s in grid for t in grid) + 1e-3
+
+
+def test_the_test_speakers_of_an_exported_fold_have_no_say_in_its_calibration(unbroken: pathlib.Path) -> None:
+  """Also where they are held in another fold."""
+  x = finished.open_experiment(None, str(unbroken))
+  finished.reopen(x)
+  of_all, of_fold = (export.facts(x, fold)['calibration']['hybrid'] for fold in (None, 0))
+  speaker = [clip.speaker for clip in x.clips]
+  assert of_all['clips'] == len(speaker)
+  assert of_fold['clips'] == sum(name not in x.folds[0].test for name in speaker) < of_all['clips']
+  with pytest.raises(Unusable, match='without --fold'):
+    export.calibrated(x, 'audio', apart=speaker)
+
+
+def test_a_folder_of_other_things_is_left_alone(unbroken: pathlib.Path, tmp_path: pathlib.Path) -> None:
+  (tmp_path / 'README.md').write_text('mine')
+  with pytest.raises(model.Unfit, match='other things'):
+    export.export(str(unbroken), str(tmp_path), fold=0)
+  assert (tmp_path / 'README.md').read_text() == 'mine'
 
 
 def test_a_model_of_all_speakers_has_learnt_from_all(unbroken: pathlib.Path, tmp_path: pathlib.Path) -> None:
@@ -112,8 +136,8 @@ def test_a_model_of_all_speakers_has_learnt_from_all(unbroken: pathlib.Path, tmp
   looks = (x.cache / 'looks.jsonl').read_text()
   export.export(str(unbroken), str(tmp_path / 'again'))  # trains nothing, looks at nothing
   assert (x.cache / 'looks.jsonl').read_text() == looks
-  weights = [(tmp_path / name / 'weights.safetensors').read_bytes() for name in ('m', 'again')]
-  assert weights[0] == weights[1]
+  first, again = (load_file(tmp_path / name / 'weights.safetensors') for name in ('m', 'again'))
+  assert first.keys() == again.keys() and all((first[name] == again[name]).all() for name in first)
 
 
 @pytest.mark.parametrize(
@@ -121,8 +145,6 @@ def test_a_model_of_all_speakers_has_learnt_from_all(unbroken: pathlib.Path, tmp
   [
     (lambda facts: facts.update(format=99), 'format 99'),
     (lambda facts: facts.update(front_end={'audio': 0, 'faces': 0}), 'version'),
-    (lambda facts: facts.pop('sha256'), 'sha256'),
-    (lambda facts: facts.update(sha256='0' * 64), 'damaged'),
     (lambda facts: facts['classes'].append('joy'), 'does not fit together'),
     (lambda facts: facts['config']['audio'].update(width=0.5), 'does not fit together'),
     (lambda facts: facts['config']['fusion'].update(units=[4, 4, 4]), 'no whole model'),
@@ -135,6 +157,21 @@ def test_a_model_of_all_speakers_has_learnt_from_all(unbroken: pathlib.Path, tmp
 def test_what_is_no_whole_model_is_refused_in_a_sentence(changed, edit, said: str) -> None:
   with pytest.raises(model.Unfit, match=said):
     inference.load(changed(edit))
+
+
+@pytest.mark.parametrize(
+  ('edit', 'said'),
+  [
+    (lambda facts: facts.pop('sha256'), 'sha256'),
+    (lambda facts: facts.update(sha256='0' * 64), 'damaged'),
+    (lambda facts: facts['classes'].reverse(), 'not as it was written'),
+    (lambda facts: facts['config']['missing'].update(part='mean'), 'not as it was written'),
+    (lambda facts: facts.pop('trained_on'), 'not as it was written'),
+  ],
+)
+def test_a_model_json_that_was_changed_is_refused(changed, edit, said: str) -> None:
+  with pytest.raises(model.Unfit, match=said):
+    inference.load(changed(edit, sealed=False))
 
 
 @pytest.mark.parametrize('content', [b'', b'[]', b'{', b'\xff\xfe', b'{"format": 1}', b'[' * 100_000])

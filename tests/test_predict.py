@@ -376,7 +376,7 @@ def test_a_film_that_cannot_be_made_is_said_and_the_rest_is_written(
     target.write_bytes(b'half a film')
     raise OSError('odd time stamps')
 
-  monkeypatch.setattr(predict.film, 'annotate', annotate)
+  monkeypatch.setattr(predict.film, 'annotate_apart', annotate)
   fake['a.mp4'] = result()
   monkeypatch.setattr(inference, 'judge', lambda model, clip: fake[clip.path.name])
   holder = lambda path: type('X', (), {'path': path, 'records': [{'faces': None}]})()

@@ -67,19 +67,23 @@ def coupled(margins: np.ndarray, *, sharpness: float, temperature: float) -> np.
 
 
 def fit_coupling(margins: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-  """'sharpness' and 'temperature' with which `coupled` gives these clips the least log-loss.
+  """'sharpness' and 'temperature' with which `coupled` gives these clips the least log-loss, and a weak wish for 1.
+
+  Their logarithms have a standard normal prior: without it, a few clips that are all right come to certainty, and
+  margins that say little are sharpened without end.
 
   Args:
-    margins: [N, C, C], of clips that are neither learnt from nor judged.
+    margins: [N, C, C], of clips that are neither learnt from nor judged; without any, both are 1.
     truth: int [N], classes that were learnt.
   """
   from scipy import optimize
 
   def loss(logs: np.ndarray) -> float:
     shares = coupled(margins, sharpness=np.exp(logs[0]), temperature=np.exp(logs[1]))
-    return float(-np.mean(np.log(np.maximum(shares[np.arange(len(truth)), truth], _LEAST))))
+    likelihood = np.maximum(shares[np.arange(len(truth)), truth], _LEAST)
+    return float(np.sum(np.square(logs)) / 2 - np.sum(np.log(likelihood)))
 
-  best = optimize.minimize(loss, np.zeros(2), method='Nelder-Mead', bounds=[tuple(np.log(TEMPERATURES))] * 2)
+  best = optimize.minimize(loss, np.zeros(2), method='Nelder-Mead')
   return {'sharpness': float(np.exp(best.x[0])), 'temperature': float(np.exp(best.x[1]))}
 
 

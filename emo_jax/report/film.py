@@ -7,7 +7,11 @@ missing or filled in. Everything is streamed; the clip's files are opened by fro
 import dataclasses
 import functools
 import itertools
+import json
+import os
 import pathlib
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from typing import Any
@@ -22,6 +26,9 @@ LEAST = 144  # px of height: smaller pictures are enlarged
 PLAIN = 640, 360  # px of a clip without a picture
 STEP = 0.1  # seconds between frames at most: the bars move where the picture stands still, or where there is none
 TICKS = 12800  # a second, in which frames are timed; MP4 has 2^31 of them from one to the next: 46 hours
+PLACE = pathlib.Path(__file__).parents[2]  # of the package; not whatever lies where the program was started
+DRAWING = 'import json, sys; from emo_jax.report import film; film.annotate(**json.load(sys.stdin))'
+DRAW = (sys.executable, '-c', DRAWING)
 ROWS = 8  # classes with a bar at most, the likeliest of the clip
 RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)  # Hz, of AAC that all browsers play
 HEAD = 4.2  # units above the first bar
@@ -181,12 +188,9 @@ def _drawn(panel: Panel, time: float) -> np.ndarray:
   height, width = image.shape[:2]
   so_far, left = panel.so_far[at], unit // 2
   if np.isfinite(so_far).all():
-    first = int(so_far.argmax())
-    share = _text(timeline.share(so_far[first]), unit, True)
-    room = width - left - share.shape[1] - unit // 2
-    name = _text(panel.names[first], unit, True)
-    _put(image, name, left, round(1.1 * unit), DARK, within=room)
-    _put(image, share, left + min(name.shape[1], room) + unit // 3, round(1.1 * unit), DARK, within=width)
+    # No share: it would be a mean over segments, which is calibrated for segments, beside that of the whole clip.
+    name = _fitted(panel.names[int(so_far.argmax())], unit, width - left)
+    _put(image, name, left, round(1.1 * unit), DARK, within=width - left)
   for row, number in enumerate(panel.rows):
     x, y, w, h = _bar(row, width, unit)
     filled = round(w * float(np.nan_to_num(panel.odds[at, number])))
@@ -316,6 +320,38 @@ class _Writer:
     for stream in (self.picture, self.voice):
       if stream is not None:
         self.container.mux(stream.encode())
+
+
+def annotate_apart(
+  path: str,
+  result: Mapping[str, Any],
+  track: Track | None,
+  target: str | pathlib.Path,
+  *,
+  seconds: float | None = None,
+  height: int | None = None,
+  sound: str | None = None,
+) -> None:
+  """As `annotate`, in a process of its own: it decodes the clip once more, and whatever that does ends there.
+
+  Args:
+    seconds: after which it is given up.
+
+  Raises:
+    OSError: there is no film, for whatever reason.
+  """
+  arrays = None if track is None else {name: track[name].tolist() for name in ('times', 'box', 'confidence')}
+  job: dict[str, Any] = {'path': os.path.abspath(path), 'target': os.path.abspath(target), 'result': dict(result)}
+  job |= {'track': arrays, 'height': height, 'sound': sound and os.path.abspath(sound)}
+  try:
+    done = subprocess.run(
+      DRAW, input=json.dumps(job).encode(), capture_output=True, cwd=PLACE, timeout=seconds, check=False
+    )
+  except subprocess.TimeoutExpired as error:
+    raise OSError(f'drawing it takes longer than {seconds:g} s') from error
+  if done.returncode:
+    said = done.stderr.decode(errors='replace').strip().rpartition('\n')[2]
+    raise OSError(f'drawing it failed ({said or f"exit status {done.returncode}"})')
 
 
 def annotate(

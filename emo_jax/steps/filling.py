@@ -89,7 +89,9 @@ def joint(
   for rows in [*_blocks(lacking), *_blocks(~lacking)]:
     visible, known = _visible(fused.scaler, [parts[name][rows] for name in BOTH], has[rows], how=how)
     if how in BY_DBN and not known.all():
-      visible = _filled(fused.greedy, key, visible, known, numbers[rows], kinds=fused.kinds, how=how, steps=steps)
+      visible = _filled(
+        fused.greedy[:1], key, visible, known, numbers[rows], kinds=fused.kinds[:1], how=how, steps=steps
+      )
     features[rows] = _joint_feature(fused.stack, visible, kinds=fused.kinds)
   return features, lacking
 

@@ -108,3 +108,12 @@ def test_a_coupling_is_found_again_from_its_own_draws() -> None:
   truth = (shares.cumsum(1) > rng.random((20000, 1))).argmax(1)
   fitted = calibration.fit_coupling(margins, truth)
   np.testing.assert_allclose(calibration.coupled(margins[:500], **fitted), shares[:500], atol=0.03)
+
+
+def test_a_few_clips_that_are_all_right_are_no_certainty_and_none_change_nothing() -> None:
+  margins = np.zeros((8, 3, 3))
+  margins[:, 0, 1:], margins[:, 1:, 0] = 1.0, -1.0
+  few = calibration.fit_coupling(margins, np.zeros(8, int))
+  assert 0.7 < calibration.coupled(margins, **few)[0, 0] < 0.99
+  none = calibration.fit_coupling(margins[:0], np.zeros(0, int))
+  assert none == pytest.approx({'sharpness': 1, 'temperature': 1}, abs=1e-3)
