@@ -194,7 +194,7 @@ def test_a_long_clip_does_not_stay_in_memory(tmp_path: pathlib.Path) -> None:
     for batch in np.array_split(np.arange(len(table)), 20):
       rows = clip.faces(table.take(batch))
       release()
-    assert want <= memory('RssFile') - before < want + size / 4
+    assert want - size / 20 < memory('RssFile') - before < want + size / 4
   assert rows[-1, -1].mean() == 199
   clip.release()
   np.testing.assert_array_equal(clip.faces(table.take(batch)), rows)
