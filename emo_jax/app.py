@@ -113,9 +113,9 @@ def judged(model: inference.Model, path: pathlib.Path, name: str, *, longest: fl
       raise Refused(f'The clip is longer than {longest:g} s, which is the most that is judged here.')
     result = inference.judge(model, clip)
     shown, heated = cards(model, clip, result['verdict'])
-    film = annotated(clip, path, result, seconds=seconds)
+    drawn = annotated(clip, path, result, seconds=seconds)
     said = {'file': name, 'warnings': [plainly(text, path, name) for text in result['warnings']]}
-    return answer.render({**result, **said}, film=film, cards=shown, heated=heated)
+    return answer.render({**result, **said}, film=drawn, cards=shown, heated=heated)
 
 
 def plainly(text: str, path: pathlib.Path, name: str) -> str:
@@ -303,7 +303,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def warm_up(make: Callable[[pathlib.Path], str], folder: pathlib.Path) -> None:
-  """Answers a made-up clip: all programs are compiled when the first visitor comes."""
+  """Answers a made-up clip: what whole clips need is compiled when the first visitor comes."""
   demo.make(folder, speakers=1, takes=1, seconds=1.0, voice_noise=0.0, face_noise=0.0, seed=0)
   with contextlib.suppress(Refused):  # no model has to see a face in a drawing
     make(sorted(folder.glob('*/*.mp4'))[0])

@@ -205,10 +205,8 @@ def _fused(
   wanted = np.flatnonzero(has.all(1) if how == 'leave_out' else has.any(1))
   if not len(wanted):
     return np.zeros((0, 1), np.float32), wanted, {}
-  settings = {
-    'how': 'zero' if how == 'leave_out' else how,
-    'steps': model.config.missing.steps,
-  }  # or nothing is missing
+  fill = 'zero' if how == 'leave_out' else how  # where what lacks is left out, there is nothing to fill in
+  settings = {'how': fill, 'steps': model.config.missing.steps}
   joint, filled = [], []
   for block in own_clip.blocks(wanted):
     parts = {modality: _placed(features[modality], rows[modality], block) for modality in MODALITIES}
@@ -272,10 +270,10 @@ def saliency(model: Model, x: Experiment, rows: np.ndarray, classes: np.ndarray)
   for modality in MODALITIES:
     able = has[modality][rows]
     own = rows[able]
-    inputs = start.reader(x, modality, x.segments)(own) if len(own) else np.zeros(0)
+    found[modality] = {}
     if not len(own):
-      found[modality] = {}
       continue
+    inputs = start.reader(x, modality, x.segments)(own)
     size = (16, *x.config.frontend.faces.size) if modality == 'visual' else inputs.shape[1:]
     forward = start.modality_of(x, modality).whole.forward
     heat, _ = grad_cam.heat_maps(forward, model.variables[modality], inputs, classes[able], size=size)

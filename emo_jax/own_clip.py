@@ -97,6 +97,7 @@ def nothing(x: Experiment) -> str:
 
 
 def warnings(x: Experiment) -> list[str]:
+  """Sentences about what a clip lacks, and what is odd about it."""
   record = x.records[0]
   said = [record['reason']] if record['reason'] else []
   if record['audio'] and x.store.facts(0, 'audio')['columns'] < x.config.frontend.segments.length:
@@ -117,12 +118,12 @@ def boxes(x: Experiment, track: dict[str, np.ndarray] | None) -> dict[int, list[
   """Segment -> the median box of its face, in px of the film."""
   if track is None:
     return {}
-  boxes = {}
+  found = {}
   for row in np.flatnonzero(x.segments.has_face):
     frames = x.segments.frames[row]
     seen = frames[track['confidence'][frames] > 0]
-    boxes[int(row)] = [round(float(value), 1) for value in np.median(track['box'][seen], axis=0)]
-  return boxes
+    found[int(row)] = [round(float(value), 1) for value in np.median(track['box'][seen], axis=0)]
+  return found
 
 
 def seconds(x: Experiment, track: dict[str, np.ndarray] | None) -> float:
@@ -132,6 +133,6 @@ def seconds(x: Experiment, track: dict[str, np.ndarray] | None) -> float:
     known = x.store.facts(0, 'audio')
     ends.append((float(known['columns']) - 1) * float(known['column_s']) + segmenting.FRAME_S)
   if track is not None:
-    times = track['times']
-    ends.append(float(times[-1] + (np.median(np.diff(times)) if len(times) > 1 else 0)))
+    shown = track['times']
+    ends.append(float(shown[-1] + (np.median(np.diff(shown)) if len(shown) > 1 else 0)))
   return round(max(ends), 3)
